@@ -1,0 +1,85 @@
+"""The training grid as Ray Tune trials: one trial per ensemble of cells."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from regimes.actors.runtime import RayRuntime
+from regimes.storage.artifacts import Store
+from regimes.storage.models import ModelRecipe, train_ensemble
+
+MAX_FAILURES = 3
+
+Report = Callable[[int, int, dict[str, float]], None]
+
+
+def train_grid(
+    runtime: RayRuntime,
+    store: Store,
+    ensembles: Sequence[Sequence[ModelRecipe]],
+    *,
+    gpus_per_trial: float,
+    on_report: Report,
+) -> None:
+    """Complete the models of all ensembles.
+
+    Resuming rests on artifacts and checkpoints, not on Tune's own (pickled) state, which goes to a
+    temporary folder: a trial that died is started again by Tune, one of a killed run by the next
+    run, and both continue from the last checkpoint.
+
+    Args:
+        runtime: where to run.
+        store: where training images are, and where models go.
+        ensembles: the cells of each trial.
+        gpus_per_trial: share of a GPU; used only where there are GPUs.
+        on_report: called with (ensemble, step, loss by cell label) 100 times per trial.
+
+    Raises:
+        RuntimeError: if a trial failed more than three times.
+    """
+    runtime.start()
+    from ray import tune
+
+    class OnResult(tune.Callback):
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[Any, Any], **info: Any
+        ) -> None:
+            if "losses" in result:
+                on_report(result["config"]["ensemble"], result["step"], result["losses"])
+
+    def trial(config: dict[str, int], root: str, cells: list[list[ModelRecipe]]) -> None:
+        train_trial(root, cells[config["ensemble"]])
+
+    plain = [list(e) for e in ensembles]
+    resources = {"cpu": 1.0} | ({"gpu": gpus_per_trial} if runtime.gpus else {})
+    with tempfile.TemporaryDirectory(prefix="regimes-tune-") as folder:
+        results = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(trial, root=store.root.uri, cells=plain), resources
+            ),
+            param_space={"ensemble": tune.grid_search(list(range(len(plain))))},
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                callbacks=[OnResult()],
+                verbose=0,
+            ),
+        ).fit()
+    for error in results.errors:
+        raise RuntimeError(f"a training trial failed {MAX_FAILURES + 1} times") from error
+
+
+def train_trial(root: str, recipes: Sequence[ModelRecipe]) -> None:
+    """The body of a trial: train one ensemble, reporting every point of its curve to Tune."""
+    import torch
+    from ray import tune
+
+    torch.set_num_threads(1)  # bytes must not depend on the machine's cores
+
+    def progress(step: int, losses: Any) -> None:
+        by_cell = {r.label: float(x) for r, x in zip(recipes, losses, strict=True)}
+        tune.report({"step": step, "losses": by_cell})
+
+    train_ensemble(Store(root), recipes, progress)

@@ -1,0 +1,1 @@
+"""Denoisers: networks with their preconditioning, and those known in closed form."""

@@ -1,0 +1,71 @@
+"""Decoding one image file, by one rule.
+
+Gray modes (1, L, LA) give one channel; every other mode gives three. Alpha is composited over
+white. 16-bit values keep their high byte. Palettes are expanded. Animated files give their first
+frame. An optional size crops the centre square and resizes it, bilinear with antialiasing.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from regimes.errors import BadImage
+from regimes.images.pixels import Images
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
+
+
+def decode(data: bytes, name: str, *, image_size: int | None = None) -> Images:
+    """Decode one file.
+
+    Args:
+        data: the file's content.
+        name: what to call it in an error.
+        image_size: side of the square to crop and resize to, or None to keep the size.
+
+    Returns:
+        (H, W, C) uint8, C = 1 or 3.
+
+    Raises:
+        BadImage: if the content is not an image or is cut short.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            image = _plain(opened)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).replace(repr(error.args[-1]) if error.args else "", "").strip()
+        raise BadImage(
+            f"{name}: not a readable image ({reason or type(error).__name__}); "
+            "replace or remove the file, or pass --skip-bad-images"
+        ) from error
+    if image_size is not None:
+        image = centre_square(image, image_size)
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Mode L or RGB, by the module's rule."""
+    if image.mode.startswith("I"):
+        high_byte = (np.asarray(image, dtype=np.int64) >> 8).clip(0, 255)
+        return Image.fromarray(high_byte.astype(np.uint8))
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    gray = image.mode == "LA"
+    if "A" in image.mode or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        image = Image.alpha_composite(white, rgba)
+    return image.convert("L" if gray else "RGB")
+
+
+def centre_square(image: Image.Image, size: int) -> Image.Image:
+    """Crop the centre square and resize it to ``size``, bilinear with antialiasing."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)

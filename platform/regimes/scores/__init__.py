@@ -1,0 +1,1 @@
+"""Scores: pure functions on arrays. Each comes with its interval, its null and its per-item values."""

@@ -1,0 +1,69 @@
+"""How similar is "a copy"? A threshold that real, unseen images set.
+
+A fixed similarity (0.6 is common) means something only for one descriptor and one kind of image: of
+unseen real digits, 93% are "copies" by it. Instead, take real images that no model was trained on
+and look up the most similar training image of each. The 95th percentile of those similarities is
+what chance resemblance reaches once in twenty times; a sample must exceed it to count as a copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binom
+
+from regimes.scores.features import Features, check_comparable
+from regimes.scores.neighbours import nearest, similarities
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """A calibrated similarity, with what it rests on."""
+
+    value: float
+    """Similarity above which an item counts as a copy."""
+    low: float
+    """Lower end of its 95% interval."""
+    high: float
+    """Upper end."""
+    quantile: float
+    """Fraction of held-out images at or below it."""
+    num_heldout: int
+    num_train: int
+
+
+def nearest_similarity(items: Features, train: Features) -> tuple[np.ndarray, np.ndarray]:
+    """Position of the most similar training image and the similarity, (M,) int64 and (M,) float64."""
+    check_comparable(items, train)
+    positions, _ = nearest(items.values, train.values)
+    return positions[:, 0], similarities(items.values, train.values[positions[:, 0]])
+
+
+def calibrate_threshold(heldout: Features, train: Features, *, quantile: float = 0.95) -> Threshold:
+    """The similarity to their nearest training image that held-out images exceed rarely.
+
+    Args:
+        heldout: (M, D), real images that are not in ``train``.
+        train: (N, D), training images. The threshold grows with N: calibrate at the largest.
+        quantile: fraction of held-out images that should not count as copies.
+
+    Returns:
+        The sample quantile and its distribution-free 95% interval (order statistics, binomial).
+
+    Raises:
+        ValueError: if quantile is not inside (0, 1).
+    """
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile: expected a number inside (0, 1), got {quantile}")
+    _, best = nearest_similarity(heldout, train)
+    ordered, m = np.sort(best), len(best)
+    low, high = binom.ppf([0.025, 0.975], m, quantile).astype(int)
+    return Threshold(
+        value=float(np.quantile(best, quantile)),
+        low=float(ordered[max(low - 1, 0)]),
+        high=float(ordered[min(high, m - 1)]),
+        quantile=quantile,
+        num_heldout=m,
+        num_train=len(train),
+    )

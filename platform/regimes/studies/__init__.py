@@ -1,0 +1,1 @@
+"""Studies: which scores answer a question, and what follows from them. Pure functions on features."""

@@ -1,0 +1,1 @@
+"""Training: the loss, the loop over an ensemble, and bit-exact resume."""

@@ -1,0 +1,122 @@
+"""One way to reach files, wherever they are.
+
+A location is a path or a URI. Local paths, s3:// and gs:// are served by pyarrow; every other
+scheme by the fsspec package that registers it. A file appears whole or not at all: local files are
+written under a temporary name and renamed, object stores receive one put.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import fsspec
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from regimes.errors import StorageFailure
+
+_PYARROW_SCHEMES = ("s3", "gs", "gcs")
+
+
+class Location:
+    """A folder on some filesystem.
+
+    Args:
+        uri: a local path, file:// URI, or any URI that pyarrow or fsspec know.
+
+    Raises:
+        StorageFailure: if the scheme is unknown or the place is out of reach.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = str(uri).rstrip("/") or "/"
+        self.is_local = "://" not in self.uri or self.uri.startswith("file://")
+        try:
+            self.filesystem, self.path = _resolve(self.uri, self.is_local)
+        except (OSError, ValueError, ImportError, pa.ArrowInvalid) as error:
+            raise StorageFailure(
+                f"{self.uri}: cannot be used as a location ({error}); "
+                "expected a local path or a URI such as s3://bucket/folder"
+            ) from error
+
+    def child(self, name: str) -> Location:
+        """The folder ``name`` below this one."""
+        return Location(f"{self.uri}/{name}")
+
+    def read(self, name: str) -> bytes:
+        """Content of a file.
+
+        Raises:
+            FileNotFoundError: if it does not exist.
+            StorageFailure: if it cannot be read.
+        """
+        try:
+            with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageFailure(f"{self.uri}/{name}: cannot be read ({_reason(error)})") from error
+
+    def write(self, name: str, data: bytes) -> None:
+        """Create or replace a file, whole or not at all.
+
+        Raises:
+            StorageFailure: if the place is read-only, full or out of reach; nothing is left behind.
+        """
+        target = f"{self.path}/{name}"
+        temporary = f"{target}.tmp-{uuid.uuid4().hex}" if self.is_local else target
+        try:
+            self.filesystem.create_dir(os.path.dirname(target), recursive=True)
+            with self.filesystem.open_output_stream(temporary) as stream:
+                stream.write(data)
+            if self.is_local:
+                os.replace(temporary, target)
+        except OSError as error:
+            if self.is_local:
+                Path(temporary).unlink(missing_ok=True)
+            raise StorageFailure(
+                f"{self.uri}/{name}: cannot be written ({_reason(error)}); free space, fix the "
+                "permissions, or choose another --output, then run the same command again"
+            ) from error
+
+    def sizes(self) -> dict[str, int]:
+        """Size in bytes of every file directly in the folder, by name; empty if there is no folder."""
+        selector = pafs.FileSelector(self.path, allow_not_found=True)
+        try:
+            infos = self.filesystem.get_file_info(selector)
+        except OSError as error:
+            raise StorageFailure(f"{self.uri}: cannot be listed ({_reason(error)})") from error
+        return {
+            i.base_name: i.size
+            for i in infos
+            if i.type == pafs.FileType.File and ".tmp-" not in i.base_name
+        }
+
+    def remove(self) -> None:
+        """Delete the folder with everything in it, if it exists."""
+        try:
+            self.filesystem.delete_dir(self.path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageFailure(f"{self.uri}: cannot be removed ({_reason(error)})") from error
+
+
+def _resolve(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
+    if is_local:
+        path = Path(urlsplit(uri).path if uri.startswith("file://") else uri)
+        return pafs.LocalFileSystem(), str(path.expanduser().absolute())
+    if urlsplit(uri).scheme in _PYARROW_SCHEMES:
+        filesystem, path = pafs.FileSystem.from_uri(uri)
+        return filesystem, path
+    fs, path = fsspec.core.url_to_fs(uri)
+    return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path.rstrip("/")
+
+
+def _reason(error: OSError) -> str:
+    """The cause in words, without pyarrow's repetition of the path."""
+    return os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
