@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from regimes.actors.runtime import RayRuntime
+from regimes.actors.runtime import RayRuntime, hushed
 from regimes.storage.artifacts import FileEntry, Store
 from regimes.storage.features import FeaturesRecipe, load_descriptor, read_unit, write_unit
 from regimes.storage.tables import entry_of
@@ -110,11 +111,14 @@ def _stream(
     recipes: Sequence[FeaturesRecipe],
     work: list[dict[str, Any]],
     workers: int | None,
-) -> Any:
+) -> Iterator[tuple[int, FileEntry]]:
     """Run the Ray Data pipeline; yields (recipe, entry) as units are done."""
-    size = min(workers or runtime.cpus, len(work))
+    runtime.start()
     import ray.data
 
+    size = min(workers or runtime.cpus, len(work))
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     root = store.root.uri
@@ -134,6 +138,7 @@ def _stream(
             compute=ray.data.ActorPoolStrategy(size=size),
         )
     )
-    for row in described.iter_rows():
-        index = row.pop("recipe")
-        yield index, FileEntry(**row)
+    with hushed():
+        for row in described.iter_rows():
+            index = row.pop("recipe")
+            yield index, FileEntry(**row)

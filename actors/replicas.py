@@ -86,8 +86,7 @@ def _present(store: Store, recipe: SamplesRecipe) -> tuple[list[FileEntry], list
 def _start(
     runtime: RayRuntime, root: str, num_units: int, replicas: int | None, gpus_per_replica: float
 ) -> list[Any]:
-    import ray
-
+    ray = runtime.start()
     on_gpu = runtime.gpus > 0
     room = int(runtime.gpus / gpus_per_replica) if on_gpu else runtime.cpus
     remote = ray.remote(Replica).options(

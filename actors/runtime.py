@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 
@@ -32,23 +36,35 @@ class RayRuntime:
         self._folder: Path | None = None
         self._started = False
 
-    def start(self) -> None:
-        """Start or join, once."""
-        if self._started:
-            return
-        address = os.environ.get("RAY_ADDRESS")
-        if address:
+    def start(self) -> ModuleType:
+        """Start or join, once; returns the module ``ray``, which nothing may import before.
+
+        Raises:
+            RuntimeError: if something did, so that a local Ray would not be private.
+        """
+        if not self._started:
+            address = os.environ.get("RAY_ADDRESS")
+            if address is None:
+                self._prepare_local()
             import ray
 
-            ray.init(address=address, log_to_driver=False)
-        else:
-            self._start_local()
-        self._started = True
+            if address is None:
+                self._init_local(ray)
+            else:
+                ray.init(address=address, log_to_driver=False)
+            self._started = True
+        return sys.modules["ray"]
 
-    def _start_local(self) -> None:
-        os.environ.update(_quiet_environment() | _loopback_environment())
-        import ray
+    def _prepare_local(self) -> None:
+        if "ray" in sys.modules and not _loopback_environment().keys() <= os.environ.keys():
+            raise RuntimeError(
+                "ray was imported before this run could restrict it to loopback: "
+                "run the job in a process of its own"
+            )
+        for name, value in (_quiet_environment() | _loopback_environment()).items():
+            os.environ.setdefault(name, value)
 
+    def _init_local(self, ray: ModuleType) -> None:
         remove_stale_folders()
         self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         ray.init(
@@ -72,29 +88,42 @@ class RayRuntime:
         return self._resource("GPU")
 
     def _resource(self, name: str) -> float:
-        self.start()
-        import ray
-
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = self.start().cluster_resources()
         return float(resources.get(name, 0))
 
     def close(self) -> None:
         """Leave the cluster, or stop the local Ray and delete its files."""
         if not self._started:
             return
-        import ray
-
-        ray.shutdown()
+        sys.modules["ray"].shutdown()
         self._started = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Send what C++ code writes to standard error to nowhere.
+
+    Ray Data's actors make Ray's core print an alarming line about restarts that concerns only jobs
+    whose driver has gone. No setting silences it alone.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _quiet_environment() -> dict[str, str]:
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",

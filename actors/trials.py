@@ -20,7 +20,6 @@ def train_grid(
     store: Store,
     ensembles: Sequence[Sequence[ModelRecipe]],
     *,
-    gpus_per_trial: float,
     on_report: Report,
 ) -> None:
     """Complete the models of all ensembles.
@@ -33,7 +32,6 @@ def train_grid(
         runtime: where to run.
         store: where training images are, and where models go.
         ensembles: the cells of each trial.
-        gpus_per_trial: share of a GPU; used only where there are GPUs.
         on_report: called with (ensemble, step, loss by cell label) 100 times per trial.
 
     Raises:
@@ -53,11 +51,10 @@ def train_grid(
         train_trial(root, cells[config["ensemble"]])
 
     plain = [list(e) for e in ensembles]
-    resources = {"cpu": 1.0} | ({"gpu": gpus_per_trial} if runtime.gpus else {})
     with tempfile.TemporaryDirectory(prefix="regimes-tune-") as folder:
         results = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(trial, root=store.root.uri, cells=plain), resources
+                tune.with_parameters(trial, root=store.root.uri, cells=plain), {"cpu": 1}
             ),
             param_space={"ensemble": tune.grid_search(list(range(len(plain))))},
             run_config=tune.RunConfig(

@@ -1,1 +1,1 @@
-"""Storage: artifacts on any filesystem. An artifact is what a recipe makes; its address is the recipe's hash."""
+"""Storage: artifacts on any filesystem, each addressed by the hash of the recipe that makes it."""

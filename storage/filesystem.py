@@ -7,10 +7,11 @@ written under a temporary name and renamed, object stores receive one put.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import fsspec
 import pyarrow as pa
@@ -32,7 +33,8 @@ class Location:
     """
 
     def __init__(self, uri: str) -> None:
-        self.uri = str(uri).rstrip("/") or "/"
+        stripped = str(uri).rstrip("/") or "/"
+        self.uri = str(uri) if stripped.endswith(":") else stripped  # memory:// is a root
         self.is_local = "://" not in self.uri or self.uri.startswith("file://")
         try:
             self.filesystem, self.path = _resolve(self.uri, self.is_local)
@@ -56,8 +58,8 @@ class Location:
         try:
             with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
                 return bytes(stream.read())
-        except FileNotFoundError:
-            raise
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError(f"{self.uri}/{name}") from error
         except OSError as error:
             raise StorageFailure(f"{self.uri}/{name}: cannot be read ({_reason(error)})") from error
 
@@ -77,7 +79,8 @@ class Location:
                 os.replace(temporary, target)
         except OSError as error:
             if self.is_local:
-                Path(temporary).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    Path(temporary).unlink()
             raise StorageFailure(
                 f"{self.uri}/{name}: cannot be written ({_reason(error)}); free space, fix the "
                 "permissions, or choose another --output, then run the same command again"
@@ -108,7 +111,7 @@ class Location:
 
 def _resolve(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
     if is_local:
-        path = Path(urlsplit(uri).path if uri.startswith("file://") else uri)
+        path = Path(unquote(urlsplit(uri).path) if uri.startswith("file://") else uri)
         return pafs.LocalFileSystem(), str(path.expanduser().absolute())
     if urlsplit(uri).scheme in _PYARROW_SCHEMES:
         filesystem, path = pafs.FileSystem.from_uri(uri)

@@ -17,12 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors
 import safetensors.torch
 import torch
 
 from regimes.denoisers.closed_form import EmpiricalDenoiser, WienerDenoiser
 from regimes.denoisers.preconditioning import EDM, Denoiser
 from regimes.denoisers.residual_mlp import ResidualMLP
+from regimes.errors import BrokenArtifact
 from regimes.images.pixels import to_float
 from regimes.samplers.edm import SampledDenoiser
 from regimes.storage.artifacts import Artifact, Recipe, Store, to_json
@@ -156,6 +158,11 @@ def _resume(trainer: EnsembleTrainer, checkpoint: Location) -> dict[int, torch.T
         state = safetensors.torch.load(checkpoint.read(_STATE))
     except FileNotFoundError:
         return {}
+    except safetensors.SafetensorError as error:
+        raise BrokenArtifact(
+            f"{checkpoint.uri}/{_STATE}: not a readable checkpoint ({error}); delete it and run the "
+            "same command again to train from the start"
+        ) from error
     curve = {
         int(s): v for s, v in zip(state.pop("curve.steps"), state.pop("curve.losses"), strict=True)
     }

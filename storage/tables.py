@@ -28,7 +28,8 @@ def shard_name(unit: int) -> str:
 
 def encode_rows(ids: Ids, values: Values, column: str) -> bytes:
     """A Parquet file of N rows: ids (N,) and values (N, ...)."""
-    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
+    # A fresh copy: an axis of length 1 may have any stride, and pyarrow would store a permutation.
+    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(np.array(values, order="C", copy=True))
     table = pa.table({"id": pa.array(ids.tolist()), column: tensor})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")

@@ -11,6 +11,25 @@ class RegimesError(Exception):
     """Base of all errors caused by input, files or configuration."""
 
 
+def find_cause(error: BaseException) -> RegimesError | None:
+    """The ``RegimesError`` behind an exception, if there is one.
+
+    Workers' errors arrive wrapped, sometimes several times; the original is what a user can act on.
+    """
+    seen: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        candidate = waiting.pop(0)
+        if not isinstance(candidate, BaseException) or candidate in seen:
+            continue
+        original = getattr(candidate, "cause", None)
+        if isinstance(candidate, RegimesError) and not isinstance(original, BaseException):
+            return candidate
+        seen.append(candidate)
+        waiting += [original, candidate.__cause__, candidate.__context__]
+    return None
+
+
 class ConfigError(RegimesError):
     """An option has a value that cannot be used."""
 

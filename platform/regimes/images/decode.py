@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from regimes.errors import BadImage
 from regimes.images.pixels import Images
@@ -37,9 +37,11 @@ def decode(data: bytes, name: str, *, image_size: int | None = None) -> Images:
             opened.load()
             image = _plain(opened)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(repr(error.args[-1]) if error.args else "", "").strip()
+        # Pillow's own message for an unknown format holds a memory address.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "unknown format" if unknown else str(error).strip() or type(error).__name__
         raise BadImage(
-            f"{name}: not a readable image ({reason or type(error).__name__}); "
+            f"{name}: not a readable image ({reason}); "
             "replace or remove the file, or pass --skip-bad-images"
         ) from error
     if image_size is not None:
@@ -53,9 +55,7 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         high_byte = (np.asarray(image, dtype=np.int64) >> 8).clip(0, 255)
         return Image.fromarray(high_byte.astype(np.uint8))
-    if image.mode in ("1", "L"):
-        return image.convert("L")
-    gray = image.mode == "LA"
+    gray = image.mode in ("1", "L", "LA")
     if "A" in image.mode or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -67,5 +67,6 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
     """Crop the centre square and resize it to ``size``, bilinear with antialiasing."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    # Not resize(box=...): its filter reaches past the box, into what is cropped away.
+    square = image.crop((left, top, left + side, top + side))
+    return square.resize((size, size), Image.Resampling.BILINEAR)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.dataset as pad
 from PIL import Image
 
-from regimes.errors import BadSource
+from regimes.errors import BadImage, BadSource
 from regimes.images.decode import SUFFIXES, centre_square, decode
 from regimes.images.pixels import Images
 
@@ -134,8 +135,8 @@ class ZipSource:
         name = f"{self.path}/{member}"
         try:
             data = self._zip.read(member)
-        except zipfile.BadZipFile as error:
-            raise BadSource(f"{name}: damaged inside the archive; create it again") from error
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise BadImage(f"{name}: damaged inside the archive; create it again") from error
         return decode(data, name, image_size=image_size)
 
 
@@ -145,6 +146,10 @@ class ArraySource:
     def __init__(self, name: str, images: Images, ids: Sequence[str] | None = None) -> None:
         self.name, self._images = name, _checked(name, images)
         self.ids = list(ids) if ids is not None else [f"{i:06d}" for i in range(len(images))]
+        if len(self.ids) != len(images):
+            raise BadSource(
+                f"{name}: expected one id per image, got {len(self.ids)} ids for {len(images)} images"
+            )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -203,8 +208,9 @@ class ParquetSource:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
+        self._files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         try:
-            self._table = pad.dataset(path, format="parquet").to_table()
+            self._table = pad.dataset([str(f) for f in self._files], format="parquet").to_table()
         except (pa.ArrowInvalid, OSError) as error:
             raise BadSource(f"{path}: not readable as Parquet ({error})") from error
         if "image" not in self._table.column_names:
@@ -220,8 +226,7 @@ class ParquetSource:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the files."""
-        files = sorted(self.path.glob("*.parquet")) if self.path.is_dir() else [self.path]
-        return _hash(f.read_bytes() for f in files)
+        return _hash(f.read_bytes() for f in self._files)
 
     def read(self, index: int, *, image_size: int | None = None) -> Images:
         """See ``ImageSource``."""
@@ -285,7 +290,8 @@ def load_images(
         ids.append(image_id)
         images.append(image)
     if not images:
-        raise BadSource(f"{source.name}: no image could be read; first error: {skipped[0]}")
+        first = skipped[0] if skipped else "the source is empty"
+        raise BadSource(f"{source.name}: no image could be read; first error: {first}")
     return ids, np.stack(images), skipped
 
 

@@ -76,6 +76,10 @@ class SamplerConfig:
                 f"sigma_min, sigma_max: expected 0 < sigma_min <= sigma_max, "
                 f"got {self.sigma_min} and {self.sigma_max}"
             )
+        if self.rho <= 0:
+            raise ConfigError(f"rho: expected a number above 0, got {self.rho}")
+        if self.solver not in ("euler", "heun"):
+            raise ConfigError(f"solver: expected 'euler' or 'heun', got {self.solver!r}")
         if self.s_churn < 0:
             raise ConfigError(f"s_churn: expected 0 or more, got {self.s_churn}")
 

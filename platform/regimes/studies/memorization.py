@@ -1,4 +1,4 @@
-"""The memorization study: one table of scores for a grid of models, and what regime each cell is in.
+"""The memorization study: one table of scores for a grid of models.
 
 A **cell** is one model: training-set size n, width, and half (A or B) of the data. Four comparisons
 place it: with its training images (copies), with a model of another width on the same images, with
@@ -121,7 +121,7 @@ def score_table(
         (precision, recall), and _wiener for the linear denoiser elsewhere.
     """
     tau = threshold.value
-    rows = [
+    return [
         *_copies(evidence, tau, published_threshold),
         *_same_data(evidence, tau, ""),
         *_same_data(evidence, published_threshold, "_published"),
@@ -130,31 +130,31 @@ def score_table(
         *_against_closed_forms(evidence, tau),
         *_fidelity(evidence),
     ]
-    return rows
 
 
 def _copies(evidence: Evidence, tau: float, published: float) -> Iterator[Row]:
     """GL and ratio test, with the held-out ceiling and the linear denoiser as references."""
     for n, half in itertools.product(evidence.sizes, HALVES):
         train, heldout = evidence.train[half].first(n), evidence.heldout[half]
-
-        def gl(items: ImageSet, level: float, name: str) -> Score:
-            return generalization_score(
-                items.features, train.features, heldout.features, threshold=level, name=name
-            )
-
-        def ratio(items: ImageSet, name: str) -> Score:
-            return ratio_test(items.pixels, train.pixels, heldout.pixels, name=name)
-
+        gl = partial(_gl, train=train, heldout=heldout)
+        ratio = partial(ratio_test, train=train.pixels, heldout=heldout.pixels)
         row = partial(Row, n=n, half=half, versus="training images")
-        yield row(score=_reference(gl(heldout, tau, "gl_heldout")))
-        yield row(score=gl(evidence.wiener[n, half], tau, "gl_wiener"))
-        yield row(score=_reference(ratio(heldout, "ratio_heldout")))
+        yield row(score=_reference(gl(heldout, threshold=tau, name="gl_heldout")))
+        yield row(score=gl(evidence.wiener[n, half], threshold=tau, name="gl_wiener"))
+        yield row(score=_reference(ratio(heldout.pixels, name="ratio_heldout")))
         for width in evidence.widths:
             samples = evidence.models[width, n, half]
-            yield row(score=gl(samples, tau, "gl"), width=width)
-            yield row(score=gl(samples, published, "gl_published"), width=width)
-            yield row(score=ratio(samples, "ratio"), width=width)
+            yield row(score=gl(samples, threshold=tau, name="gl"), width=width)
+            yield row(score=gl(samples, threshold=published, name="gl_published"), width=width)
+            yield row(score=ratio(samples.pixels, name="ratio"), width=width)
+
+
+def _gl(
+    items: ImageSet, *, train: ImageSet, heldout: ImageSet, threshold: float, name: str
+) -> Score:
+    return generalization_score(
+        items.features, train.features, heldout.features, threshold=threshold, name=name
+    )
 
 
 def _same_data(evidence: Evidence, tau: float, suffix: str) -> Iterator[Row]:
@@ -180,25 +180,29 @@ def _same_data(evidence: Evidence, tau: float, suffix: str) -> Iterator[Row]:
 
 def _disjoint(evidence: Evidence, tau: float, suffix: str) -> Iterator[Row]:
     """Two models of one width that share no training image; null: two memorizers of the same."""
+    name = f"rp_disjoint{suffix}"
     for n in evidence.sizes:
         row = partial(Row, n=n, half="A", half_other="B")
-
-        def rp(sets: dict[Half, Features], name: str) -> Score:
-            score = reproducibility(sets["A"], sets["B"], threshold=tau, name=name)
-            return dataclasses.replace(score, num_train=n)
-
-        memorizers = rp(
-            {h: evidence.empirical[n, h].features for h in HALVES}, f"rp_disjoint{suffix}_null"
-        )
-        linear = rp(
-            {h: evidence.wiener[n, h].features for h in HALVES}, f"rp_disjoint{suffix}_wiener"
-        )
+        empirical = {half: evidence.empirical[n, half] for half in HALVES}
+        wiener = {half: evidence.wiener[n, half] for half in HALVES}
+        memorizers = _rp_of_halves(empirical, n, tau, f"{name}_null")
+        linear = _rp_of_halves(wiener, n, tau, f"{name}_wiener")
         yield row(score=memorizers, versus="empirical denoisers of both halves")
         yield row(score=linear, versus="Wiener denoisers of both halves")
         for width in evidence.widths:
-            models = {h: evidence.models[width, n, h].features for h in HALVES}
-            score = dataclasses.replace(rp(models, f"rp_disjoint{suffix}"), null=memorizers.value)
-            yield row(score=score, width=width, width_other=width, versus="the other half's model")
+            models = {half: evidence.models[width, n, half] for half in HALVES}
+            score = _rp_of_halves(models, n, tau, name)
+            yield row(
+                score=dataclasses.replace(score, null=memorizers.value),
+                width=width,
+                width_other=width,
+                versus="the other half's model",
+            )
+
+
+def _rp_of_halves(sets: dict[Half, ImageSet], n: int, tau: float, name: str) -> Score:
+    score = reproducibility(sets["A"].features, sets["B"].features, threshold=tau, name=name)
+    return dataclasses.replace(score, num_train=n)
 
 
 def _against_closed_forms(evidence: Evidence, tau: float) -> Iterator[Row]:

@@ -9,13 +9,15 @@ from typing import Literal
 from regimes.scores.result import Score
 from regimes.studies.memorization import Row, pooled
 
-RegimeName = Literal["memorization", "transition", "generalization", "linear"]
+RegimeName = Literal["memorization", "linear", "off-manifold", "generalization", "transition"]
 
 RULES: dict[RegimeName, str] = {
-    "linear": "more than half of the samples are those of the linear (Wiener) denoiser, "
-    "so every other score is that of second-order statistics",
     "memorization": "more than half of the samples are copies: the interval of GL lies below 0.5",
-    "generalization": "as few copies as among real held-out images (GL at least 0.9 of their GL), "
+    "linear": "more than half of the samples are those of the linear (Wiener) denoiser, "
+    "so agreement and novelty are those of second-order statistics",
+    "off-manifold": "samples are no more like real images than those of the linear denoiser "
+    "(precision not above its precision): agreement and novelty say nothing",
+    "generalization": "as few copies as among real held-out images (GL at least 0.9 of theirs), "
     "and models that share no training image agree at least half as often as models that share "
     "all, and more often than two memorizers do",
     "transition": "none of the other rules holds",
@@ -40,33 +42,36 @@ def classify(rows: Sequence[Row], n: int, width: int) -> Regime:
     Raises:
         ValueError: if the table lacks a score that the rules need.
     """
+    gl, wiener = _need(rows, "gl", n, width), _need(rows, "wiener_similarity", n, width)
+    fidelity, baseline = _need(rows, "precision", n, width), _need(rows, "precision_null", n)
+    if gl.high < 0.5:
+        name: RegimeName = "memorization"
+        because = f"{_percent(1 - gl.value)} of samples are copies"
+    elif wiener.low > 0.5:
+        name = "linear"
+        because = f"{_percent(wiener.value)} of samples match the linear denoiser"
+    elif fidelity.low <= baseline.high:
+        name = "off-manifold"
+        because = f"precision {fidelity.value:.2f}, linear denoiser {baseline.value:.2f}"
+    else:
+        name, because = _novelty(rows, n, width)
+    return Regime(n=n, width=width, name=name, because=because)
+
+
+def _novelty(rows: Sequence[Row], n: int, width: int) -> tuple[RegimeName, str]:
+    """Tell generalization from transition, for a model that neither copies nor is trivial."""
     gl, ceiling = _need(rows, "gl", n, width), _need(rows, "gl_heldout", n)
-    wiener = _need(rows, "wiener_similarity", n, width)
     disjoint, null = _need(rows, "rp_disjoint", n, width), _need(rows, "rp_disjoint_null", n)
     same = pooled(rows, "rp_same_data", n, width)
     same_value = same.value if same is not None else 1.0
+    because = (
+        f"{_percent(1 - gl.value)} copies (real held-out images: {_percent(1 - ceiling.value)}); "
+        f"agreement across disjoint data {_percent(disjoint.value)} "
+        f"(memorizers: {_percent(null.value)}, same data: {_percent(same_value)})"
+    )
     no_copies = gl.value >= 0.9 * ceiling.value
     reproducible = disjoint.value >= 0.5 * same_value and disjoint.low > null.high
-    if wiener.low > 0.5:
-        name: RegimeName = "linear"
-        because = f"{_percent(wiener.value)} of samples match the linear denoiser"
-    elif gl.high < 0.5:
-        name = "memorization"
-        because = f"{_percent(1 - gl.value)} of samples are copies"
-    elif no_copies and reproducible:
-        name = "generalization"
-        because = (
-            f"{_percent(1 - gl.value)} copies (real held-out images: {_percent(1 - ceiling.value)}); "
-            f"agreement across disjoint data {_percent(disjoint.value)} "
-            f"(memorizers: {_percent(null.value)}, same data: {_percent(same_value)})"
-        )
-    else:
-        name = "transition"
-        because = (
-            f"{_percent(1 - gl.value)} copies, but agreement across disjoint data only "
-            f"{_percent(disjoint.value)} (same data: {_percent(same_value)})"
-        )
-    return Regime(n=n, width=width, name=name, because=because)
+    return ("generalization" if no_copies and reproducible else "transition"), because
 
 
 def answer(rows: Sequence[Row], sizes: Sequence[int], widths: Sequence[int]) -> tuple[str, str]:

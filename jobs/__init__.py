@@ -1,0 +1,1 @@
+"""Jobs: one readable script per question. ``regimes`` on the command line lists and runs them."""

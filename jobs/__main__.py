@@ -1,0 +1,41 @@
+"""``regimes``: list the jobs, or run one.
+
+regimes
+regimes memorization --preset digits
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+from regimes import jobs
+
+
+def names() -> list[str]:
+    """Names of all jobs: the modules of this package that are not packages or private."""
+    found = pkgutil.iter_modules(jobs.__path__)
+    return sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: regimes JOB [options]      (regimes JOB --help lists them)\n")
+        for name in names():
+            about = (importlib.import_module(f"regimes.jobs.{name}").__doc__ or "").splitlines()[0]
+            print(f"  {name:<14}{about}")
+        return 0
+    if arguments[0] not in names():
+        print(f"error: {arguments[0]}: no such job; choose {', '.join(names())}", file=sys.stderr)
+        return 2
+    job = importlib.import_module(f"regimes.jobs.{arguments[0]}")
+    status: int = job.main(arguments[1:])
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

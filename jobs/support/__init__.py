@@ -1,0 +1,1 @@
+"""What all jobs share: command line, progress, the grid of recipes, and the result folder."""

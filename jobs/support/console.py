@@ -1,0 +1,210 @@
+"""The console side of a job: options, one line per stage, and errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Annotated, Self, TypeVar
+
+import tyro
+from tqdm import tqdm
+
+from regimes.errors import ConfigError, find_cause
+
+INTERRUPTED, TERMINATED = 130, 143
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Where and how a job runs; nothing here changes its results."""
+
+    output: str = "results"
+    """Folder or URI (s3://..., gs://...) for artifacts and results."""
+    name: str | None = None
+    """Name of the result folder; made from preset, seed and configuration if not given."""
+    resume: bool = True
+    """Keep what is complete; --no-resume deletes this run's artifacts first."""
+    dry_run: bool = False
+    """Print what would be done and what it would cost, and stop."""
+    cpus: int | None = None
+    """CPUs of the local Ray; all by default. Ignored on a cluster."""
+    replicas: int | None = None
+    """Generator and descriptor actors; one per CPU by default."""
+    gpus_per_replica: float = 1.0
+    """Share of a GPU per generator, where there are GPUs."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not run."""
+        for field in ("cpus", "replicas"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{field}: expected at least 1, got {value}")
+        if not 0 < self.gpus_per_replica <= 1:
+            raise ConfigError(
+                f"--gpus-per-replica: expected a share in (0, 1], got {self.gpus_per_replica}"
+            )
+
+
+def parse(
+    argv: Sequence[str] | None,
+    *,
+    presets: Mapping[str, C],
+    default_preset: str,
+    job: str,
+    about: str,
+) -> tuple[str, C, RunOptions]:
+    """Read a command line: a preset, any of its fields, and the run options.
+
+    Args:
+        argv: arguments, or None for those of the process.
+        presets: experiments (frozen dataclasses of one type) by name.
+        default_preset: the one to take without ``--preset``.
+        job: name of the job.
+        about: one sentence for ``--help``.
+
+    Returns:
+        Name of the preset, the experiment, the run options.
+
+    Raises:
+        ConfigError: if the preset is unknown or a value cannot be used.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default=default_preset)
+    chosen, rest = first.parse_known_args(argv)
+    if chosen.preset not in presets:
+        raise ConfigError(
+            f"--preset {chosen.preset}: no such preset; choose one of {', '.join(presets)}"
+        )
+    experiment = presets[chosen.preset]
+    flat = tyro.conf.arg(name="")
+    command = dataclasses.make_dataclass(
+        "command",
+        [("experiment", Annotated[type(experiment), flat]), ("run", Annotated[RunOptions, flat])],
+    )
+    names = ", ".join(presets)
+    parsed = tyro.cli(
+        command,
+        default=command(experiment, RunOptions()),
+        args=rest,
+        prog=f"regimes {job}",
+        description=f"{about}\n\n--preset NAME: {names} (default {default_preset})",
+    )
+    return chosen.preset, parsed.experiment, parsed.run
+
+
+class Stage:
+    """One stage of a job: a bar on a terminal while it runs, and one line when it is done.
+
+    Args:
+        name: a word.
+        total: units of work to do now.
+        unit: what they are called.
+    """
+
+    def __init__(self, name: str, total: int, unit: str) -> None:
+        self.name = name
+        self._started = time.monotonic()
+        # A descriptor of its own: the bar stays visible while a stage hushes standard error.
+        self._screen = os.fdopen(os.dup(2), "w")
+        self._bar = tqdm(
+            total=total,
+            desc=f"{name:<9}",
+            unit=unit,
+            disable=None if total else True,
+            leave=False,
+            file=self._screen,
+            bar_format="{desc} {percentage:3.0f}% |{bar:30}| {elapsed} gone, {remaining} left",
+        )
+
+    def advance(self, units: int = 1) -> None:
+        """Count work as done."""
+        self._bar.update(units)
+
+    def done(self, message: str) -> None:
+        """Print the stage's line."""
+        self._bar.close()
+        print(
+            f"{self.name:<9} {message} ({duration(time.monotonic() - self._started)})", flush=True
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        self._bar.close()
+        self._screen.close()
+
+
+def duration(seconds: float) -> str:
+    """12.3 s, 4 min 05 s, or 3 h 07 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def run_job(body: Callable[[], int]) -> int:
+    """Run a job's body; returns the exit status.
+
+    A ``RegimesError`` becomes one line on standard error and status 1; Ctrl-C and SIGTERM say how
+    to go on, with status 130 and 143. Anything else is a defect and keeps its traceback.
+    """
+    with _terminable():
+        try:
+            return body()
+        except Exception as error:
+            original = find_cause(error)
+            if original is None:
+                raise
+            print(f"error: {original}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+            return INTERRUPTED
+        except _Terminated:
+            print("\nterminated; the same command goes on from here", file=sys.stderr)
+            return TERMINATED
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that ``finally`` blocks run."""
+
+    def terminate(*_: object) -> None:
+        raise _Terminated
+
+    try:
+        previous = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:  # not the main thread: leave signals alone
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,136 @@
+"""What each figure finds, in one line: titles that follow from the numbers they stand above."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from regimes.scores.result import Score
+from regimes.studies.memorization import Row, pooled
+
+Ints = Sequence[int]
+
+
+def percent(value: float) -> str:
+    """A fraction in percent, with a decimal where it is close to none or all."""
+    return f"{100 * value:.1f}%" if 0 < value < 0.1 or 0.9 < value < 1 else f"{100 * value:.0f}%"
+
+
+def need(rows: Sequence[Row], name: str, n: int, width: int | None = None) -> Score:
+    """The pooled score; raises ``ValueError`` that names what the table lacks."""
+    score = pooled(rows, name, n, width)
+    if score is None:
+        raise ValueError(f"the table has no {name} at n={n}, width={width}; score that cell first")
+    return score
+
+
+def copying(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
+    """Between which sizes copying stops.
+
+    Most samples are copies where the interval of GL lies below 0.5 at every width; copying has
+    stopped where, from there on, every width's GL is at least 0.9 of that of real held-out images.
+    These are the study's rules (``verdict.RULES``).
+    """
+
+    def copied(n: int) -> bool:
+        return all(need(rows, "gl", n, w).high < 0.5 for w in widths)
+
+    def free(n: int) -> bool:
+        ceiling = need(rows, "gl_heldout", n).value
+        return not copied(n) and all(need(rows, "gl", n, w).value >= 0.9 * ceiling for w in widths)
+
+    ordered = sorted(sizes)
+    copying_sizes, free_sizes = [n for n in ordered if copied(n)], _tail(ordered, free)
+    if len(copying_sizes) == len(ordered):
+        return f"Most samples are copies {_throughout(ordered)}"
+    if len(free_sizes) == len(ordered):
+        return f"No more copies than among real images {_throughout(ordered)}"
+    if copying_sizes and free_sizes:
+        return f"Copying stops between n = {copying_sizes[-1]} and n = {free_sizes[0]}"
+    if free_sizes:
+        return f"Copying stops by n = {free_sizes[0]}"
+    if copying_sizes and copying_sizes[-1] != ordered[-1]:
+        return (
+            f"Copying fades after n = {copying_sizes[-1]} but has not stopped at n = {ordered[-1]}"
+        )
+    return f"Copying has not stopped at n = {ordered[-1]}"
+
+
+def agreement(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
+    """From which size on models of disjoint data agree.
+
+    They agree where the interval lies above that of two memorizers and the value is at least half
+    of that of models of the same data (all models, if the study has a single width).
+    """
+
+    def agrees(n: int, width: int) -> bool:
+        disjoint, null = need(rows, "rp_disjoint", n, width), need(rows, "rp_disjoint_null", n)
+        same = pooled(rows, "rp_same_data", n, width)
+        floor = 0.5 * (1.0 if same is None else same.value)
+        return disjoint.value >= floor and disjoint.low > null.high
+
+    ordered = sorted(sizes)
+    tail = _tail(ordered, lambda n: all(agrees(n, w) for w in widths))
+    if not tail:
+        some = any(agrees(n, w) for n in ordered for w in widths)
+        verb = "Only some models" if some else "No models"
+        where = "" if some else f" {'at' if len(ordered) == 1 else 'up to'} n = {ordered[-1]}"
+        return f"{verb} trained on disjoint data agree{where}"
+    n, last = tail[0], tail[-1]
+    value = percent(need(rows, "rp_disjoint", last).value)
+    where = f"at n = {n}" if n == last else f"from n = {n} on"
+    seeds = "" if n == last else f" at n = {last}"
+    return f"Models trained on disjoint data agree {where}: on {value} of seeds{seeds}"
+
+
+def fidelity(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
+    """Whether samples at the largest size are as precise as real images, or merely linear."""
+    n = max(sizes)
+    value, real = need(rows, "precision", n), need(rows, "precision_heldout", n)
+    linear = [need(rows, "wiener_similarity", n, w) for w in widths]
+    if all(score.low > 0.5 for score in linear):
+        return f"Most samples are those of the linear denoiser at n = {n}"
+    null = need(rows, "precision_null", n)
+    if value.low <= null.high:
+        return f"Samples are no more precise than the linear denoiser's at n = {n}"
+    numbers = f"{value.value:.2f} against {real.value:.2f}"
+    if value.high < real.low:
+        return f"Samples are less precise than real images at n = {n}: {numbers}"
+    return f"Samples are as precise as real images at n = {n}: {numbers}"
+
+
+def nearness(rows: Sequence[Row], sizes: Ints, width: int) -> str:
+    """How the share of samples above the threshold changes from the smallest n to the largest."""
+    first, last = min(sizes), max(sizes)
+    share = {n: percent(1 - need(rows, "gl", n, width).value) for n in (first, last)}
+    text = f"Width {width}: {share[first]} of samples are copies at n = {first}"
+    return text if first == last else f"{text}, {share[last]} at n = {last}"
+
+
+def shown(counts: Sequence[tuple[int, int, int]], one: str, many: str) -> str:
+    """Counts of a picture sheet in words.
+
+    Args:
+        counts: (n, marked, shown) per block.
+        one: what is counted, after "1 of the 10".
+        many: the same after any other number.
+    """
+    ordered = sorted(counts)
+    n, marked, total = ordered[0]
+    text = f"{marked} of the {total} shown {one if marked == 1 else many} at n = {n}"
+    if len(ordered) > 1:
+        text += f", {ordered[-1][1]} at n = {ordered[-1][0]}"
+    return text
+
+
+def _tail(ordered: Ints, holds: Callable[[int], bool]) -> list[int]:
+    """The sizes from which on a property always holds."""
+    tail: list[int] = []
+    for n in reversed(ordered):
+        if not holds(n):
+            break
+        tail.insert(0, n)
+    return tail
+
+
+def _throughout(ordered: Ints) -> str:
+    return f"at n = {ordered[0]}" if len(ordered) == 1 else f"at every n up to {ordered[-1]}"

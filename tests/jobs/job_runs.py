@@ -1,0 +1,86 @@
+"""Running the job as a user does: in a process of its own, on a small grid."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+JOB = ROOT / "jobs" / "memorization.py"
+SMALL = ("--preset", "digits-smoke", "--cpus", "2")
+
+
+def environment() -> dict[str, str]:
+    """The environment of a user's shell: none of pytest's, no cluster."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "RAY_"))}
+
+
+def start(output: Path | str, *options: str) -> subprocess.Popen[str]:
+    """Start the job; its standard output and error come together."""
+    return subprocess.Popen(
+        [sys.executable, str(JOB), *SMALL, "--output", str(output), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+        cwd=ROOT,
+    )
+
+
+def run(output: Path | str, *options: str, expect: int = 0) -> str:
+    """Run the job to its end; returns what it printed."""
+    process = start(output, *options)
+    text, _ = process.communicate(timeout=600)
+    assert process.returncode == expect, text
+    return text
+
+
+def artifact_bytes(output: Path) -> dict[str, str]:
+    """SHA-256 of every file of every artifact, by path."""
+    files = sorted(p for p in (output / "artifacts").rglob("*") if p.is_file())
+    assert files
+    return {
+        p.relative_to(output).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }
+
+
+def counts(text: str, stage: str) -> tuple[int, int]:
+    """(kept, done now) as the stage's line says."""
+    match = re.search(rf"^{stage} .*?: (\d+)\D*kept, (\d+) ", text, re.MULTILINE)
+    assert match, f"no line of stage {stage} in:\n{text}"
+    return int(match[1]), int(match[2])
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], limit_s: float = 120):
+    """Poll until the condition holds; fails if the process ends first."""
+    deadline = time.monotonic() + limit_s
+    while not (found := condition()):
+        assert process.poll() is None, f"ended too early:\n{process.stdout.read()}"
+        assert time.monotonic() < deadline, "the condition never held"
+        time.sleep(0.02)
+    return found
+
+
+def workers(process: subprocess.Popen[str], pattern: str) -> list[psutil.Process]:
+    """Live Ray workers of this run whose title matches."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if re.search(pattern, " ".join(child.cmdline())):
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+def shards(output: Path, kind: str) -> list[Path]:
+    """Shards of one kind of artifact that exist now."""
+    return list((output / "artifacts" / kind).glob("*/shard-*.parquet"))

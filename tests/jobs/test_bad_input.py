@@ -1,0 +1,107 @@
+"""Bad input: one line that names the thing and the remedy, a non-zero exit, and nothing lost."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regimes.jobs import memorization
+
+
+def png(side: int = 8, seed: int = 0) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def folder(tmp: Path, **files: bytes) -> Path:
+    path = tmp / "images"
+    path.mkdir()
+    for i in range(20):
+        (path / f"good-{i:02d}.png").write_bytes(png(seed=i))
+    for name, data in files.items():
+        (path / f"{name}.png").write_bytes(data)
+    return path
+
+
+def missing_path(tmp: Path) -> list[str]:
+    return ["--source", str(tmp / "nowhere")]
+
+
+def empty_folder(tmp: Path) -> list[str]:
+    (tmp / "empty").mkdir()
+    return ["--source", str(tmp / "empty")]
+
+
+def corrupt_png(tmp: Path) -> list[str]:
+    return ["--source", str(folder(tmp, broken=png()[:50])), "--sizes", "4"]
+
+
+def mixed_sizes(tmp: Path) -> list[str]:
+    return ["--source", str(folder(tmp, large=png(side=9))), "--sizes", "4"]
+
+
+def truncated_zip(tmp: Path) -> list[str]:
+    (tmp / "images.zip").write_bytes(b"PK\x03\x04 not a zip")
+    return ["--source", str(tmp / "images.zip")]
+
+
+def unknown_preset(tmp: Path) -> list[str]:
+    return ["--preset", "digit"]
+
+
+def more_images_than_there_are(tmp: Path) -> list[str]:
+    return ["--sizes", "16", "100000"]
+
+
+def steps_that_do_not_fit_widths(tmp: Path) -> list[str]:
+    return ["--widths", "16", "24", "--steps", "10"]
+
+
+def a_file_in_the_way_of_the_output(tmp: Path) -> list[str]:
+    (tmp / "file").write_text("in the way")
+    return ["--output", str(tmp / "file" / "results")]
+
+
+def unknown_scheme(tmp: Path) -> list[str]:
+    return ["--output", "gopher://somewhere/results"]
+
+
+TABLE: list[tuple[Callable[[Path], list[str]], list[str]]] = [
+    (missing_path, ["nowhere", "no such file or folder"]),
+    (empty_folder, ["empty", "holds no images", ".png"]),
+    (corrupt_png, ["broken.png", "not a readable image", "--skip-bad-images"]),
+    (mixed_sizes, ["large.png is 9x9 gray", "differ in size", "--image-size"]),
+    (truncated_zip, ["images.zip", "not a readable zip", "create it again"]),
+    (unknown_preset, ["digit:", "no such preset", "digits-smoke"]),
+    (more_images_than_there_are, ["100000", "1 to 898", "--sizes"]),
+    (steps_that_do_not_fit_widths, ["--steps", "one number per width"]),
+    (a_file_in_the_way_of_the_output, ["file/results", "cannot be written", "--output"]),
+    (unknown_scheme, ["gopher://somewhere/results", "s3://bucket"]),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), TABLE, ids=[make.__name__ for make, _ in TABLE])
+def test_bad_input_is_one_line_that_names_the_thing_and_the_remedy(
+    make: Callable[[Path], list[str]],
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--preset", "digits-smoke", "--output", str(tmp_path / "out"), *make(tmp_path)]
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    assert memorization.main(options) != 0
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1, error
+    assert error.startswith("error: ")
+    for word in words:
+        assert word in error
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()

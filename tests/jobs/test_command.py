@@ -1,0 +1,73 @@
+"""The console command, and the package as a wheel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from job_runs import ROOT, environment
+
+from regimes.jobs import __main__ as command
+
+
+def test_without_arguments_it_lists_every_job(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([]) == 0
+    listed = capsys.readouterr().out
+    scripts = {p.stem for p in (ROOT / "jobs").glob("*.py") if not p.stem.startswith("_")}
+    assert scripts == set(command.names())
+    for name in scripts:
+        assert f"  {name} " in listed
+
+
+def test_an_unknown_job_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["memorisation"]) == 2
+    assert "memorisation: no such job; choose memorization" in capsys.readouterr().err
+
+
+def test_every_field_of_the_experiment_is_an_option() -> None:
+    import dataclasses
+
+    from regimes.jobs.support.grid import MemorizationExperiment
+
+    text = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "memorization.py"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment() | {"COLUMNS": "200"},
+    ).stdout
+    for field in dataclasses.fields(MemorizationExperiment):
+        if field.name not in ("training", "sampler"):
+            assert f"--{field.name.replace('_', '-')}" in text
+    for option in ("--preset", "--dry-run", "--output", "--resume", "--sampler.num-steps"):
+        assert option in text
+
+
+def test_a_wheel_holds_the_whole_package_and_runs(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path)]
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("regimes-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "site")
+    sources = [p for folder in ("actors", "jobs", "storage") for p in (ROOT / folder).rglob("*.py")]
+    assert {f"regimes/{p.relative_to(ROOT).as_posix()}" for p in sources} <= names
+    library = (ROOT / "platform").rglob("*.*")
+    expected = {p.relative_to(ROOT / "platform").as_posix() for p in library}
+    assert {n for n in expected if n.endswith((".py", ".j2"))} <= names
+    assert not [n for n in names if n.startswith(("tests/", "platform/"))]
+    code = "import sys; from regimes.jobs.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    job = ["memorization", "--preset", "digits-smoke", "--dry-run", "--output", str(tmp_path / "o")]
+    done = subprocess.run(
+        [sys.executable, "-c", "import regimes; print(regimes.__file__)\n" + code, *job],
+        capture_output=True,
+        text=True,
+        env=environment() | {"PYTHONPATH": str(tmp_path / "site")},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "site") in done.stdout
+    assert "total" in done.stdout

@@ -1,0 +1,277 @@
+"""The main job on a small grid: complete, repeatable, resumable, and quiet about it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from job_runs import artifact_bytes, counts, run, shards, start, wait_for, workers
+
+MODELS, UNITS, FEATURE_UNITS = 8, 48, 50
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """An undisturbed run: its output folder and what it printed."""
+    output = tmp_path_factory.mktemp("finished")
+    return output, run(output)
+
+
+def results(output: Path) -> Path:
+    (folder,) = (output / "memorization").iterdir()
+    return folder
+
+
+def test_a_fresh_run_makes_every_unit_and_says_so(finished: tuple[Path, str]) -> None:
+    _, text = finished
+    assert counts(text, "train") == (0, MODELS)
+    assert counts(text, "sample") == (0, UNITS)
+    assert counts(text, "describe") == (0, FEATURE_UNITS)
+
+
+def test_output_is_quiet(finished: tuple[Path, str]) -> None:
+    _, text = finished
+    for noise in ("WARNING", "INFO", "Traceback", "core_worker", "E0000"):
+        assert noise not in text
+    assert len(text.splitlines()) < 20
+
+
+def test_the_result_folder_has_what_the_readme_promises(finished: tuple[Path, str]) -> None:
+    folder = results(finished[0])
+    for name in ("config.json", "scores.json", "scores.parquet", "report.html"):
+        assert (folder / name).stat().st_size > 0
+    assert {p.suffix for p in (folder / "figures").iterdir()} == {".png", ".pdf"}
+    assert list((folder / "tensorboard").glob("*/events.out.tfevents*"))
+    config = json.loads((folder / "config.json").read_text())
+    assert config["recipe"]["experiment"]["sizes"] == [8, 64]
+
+
+def test_scores_table_has_one_row_per_cell_with_interval_and_null(
+    finished: tuple[Path, str],
+) -> None:
+    table = pq.read_table(results(finished[0]) / "scores.parquet").to_pylist()
+    for name in ("gl", "ratio", "rp_optimal", "wiener_similarity", "precision"):
+        cells = [(r["n"], r["width"], r["half"]) for r in table if r["score"] == name]
+        assert sorted(cells) == [(n, w, h) for n in (8, 64) for w in (16, 24) for h in ("A", "B")]
+    names = {r["score"] for r in table}
+    assert names >= {
+        "rp_same_data", "rp_disjoint", "gl_heldout", "ratio_heldout", "precision_heldout",
+        "rp_disjoint_null", "precision_null",
+    }  # fmt: skip
+    for row in table:
+        assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
+        assert row["num_generated"] > 0
+        is_reference = row["score"].endswith(("_heldout", "_null"))
+        assert row["null"] is not None or is_reference
+
+
+def test_a_second_run_computes_nothing(finished: tuple[Path, str]) -> None:
+    output, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
+    text = run(output)
+    assert "complete: nothing to compute" in text
+    assert "train" not in text
+    assert {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()} == before
+
+
+def test_lost_results_are_written_again_from_complete_artifacts(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(finished[0], output)
+    shutil.rmtree(output / "memorization")
+    text = run(output)
+    assert counts(text, "train") == (MODELS, 0)
+    assert counts(text, "sample") == (UNITS, 0)
+    assert counts(text, "describe") == (FEATURE_UNITS, 0)
+    for name in ("scores.json", "scores.parquet", "report.html"):
+        first, again = (results(o) / name for o in (finished[0], output))
+        assert first.read_bytes() == again.read_bytes()
+
+
+def test_samples_are_byte_identical_for_1_and_3_replicas(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    for replicas in ("1", "3"):
+        output = tmp_path / replicas
+        shutil.copytree(finished[0], output)
+        for kind in ("samples", "features"):
+            shutil.rmtree(output / "artifacts" / kind)
+        shutil.rmtree(output / "memorization")
+        text = run(output, "--replicas", replicas, "--cpus", "3")
+        assert counts(text, "sample") == (0, UNITS)
+        assert artifact_bytes(output) == artifact_bytes(finished[0])
+
+
+def test_no_resume_computes_everything_again(finished: tuple[Path, str], tmp_path: Path) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(finished[0], output)
+    text = run(output, "--no-resume")
+    assert counts(text, "train") == (0, MODELS)
+    assert artifact_bytes(output) == artifact_bytes(finished[0])
+
+
+def test_a_name_holds_one_configuration(finished: tuple[Path, str]) -> None:
+    output, _ = finished
+    name = results(output).name
+    text = run(output, "--name", name, "--num-samples", "50", expect=1)
+    assert "another configuration" in text
+    assert "--name" in text
+
+
+def test_dry_run_prints_plan_and_cost_and_writes_nothing(tmp_path: Path) -> None:
+    text = run(tmp_path / "out", "--dry-run")
+    for word in ("train", "sample", "describe", "total", "storage", "missing"):
+        assert word in text
+    assert not (tmp_path / "out").exists()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [(truncate, "bytes expected"), (flip_a_byte, "checksum differs"), (Path.unlink, "missing")],
+)
+def test_a_damaged_shard_is_named_before_anything_rests_on_it(
+    finished: tuple[Path, str], tmp_path: Path, damage: Callable[[Path], None], complaint: str
+) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(finished[0], output)
+    shard = shards(output, "samples")[0]
+    damage(shard)
+    text = run(output, expect=1).strip()
+    assert len(text.splitlines()) == 1
+    assert str(shard) in text
+    assert complaint in text
+    assert f"delete the folder {shard.parent}" in text
+    shutil.rmtree(shard.parent)
+    text = run(output, "--name", "again")
+    assert counts(text, "sample") == (UNITS - 3, 3)
+    assert artifact_bytes(output) == artifact_bytes(finished[0])
+
+
+def test_a_truncated_shard_of_an_unfinished_artifact_is_named(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(finished[0], output)
+    shard = shards(output, "samples")[0]
+    truncate(shard)
+    (shard.parent / "manifest.json").unlink()
+    text = run(output, "--name", "again", expect=1)
+    (error,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert str(shard) in error
+    assert "delete" in error
+    assert "Traceback" not in text
+
+
+def test_a_full_disk_stops_the_run_by_name_and_it_goes_on_after(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        text = run(small, expect=1)
+        (error,) = [line for line in text.splitlines() if line.startswith("error: ")]
+        assert "No space left on device" in error
+        assert "run the same command again" in error
+        assert "Traceback" not in text
+        subprocess.run(["mount", "-o", "remount,size=50m", str(small)], check=True)
+        run(small)
+        assert artifact_bytes(small) == artifact_bytes(finished[0])
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:
+    """An undisturbed run, long enough to be disturbed; and its options."""
+    options = ("--steps", "1500", "1000", "--num-samples", "400", "--seeds-per-unit", "20")
+    output = tmp_path_factory.mktemp("longer")
+    run(output, *options)
+    return output, options
+
+
+def test_a_killed_trial_is_started_again_and_ends_the_same(
+    longer: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    reference, options = longer
+    process = start(tmp_path, *options)
+    wait_for(lambda: list(tmp_path.glob("checkpoints/*/state.safetensors")), process)
+    for worker in wait_for(lambda: workers(process, r"^ray::.*(trial|ImplicitFunc)"), process):
+        worker.kill()
+    text, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, text
+    assert counts(text, "train") == (0, MODELS)
+    assert artifact_bytes(tmp_path) == artifact_bytes(reference)
+
+
+def test_a_killed_replica_is_replaced_and_the_samples_are_the_same(
+    longer: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    reference, options = longer
+    shutil.copytree(reference / "artifacts" / "model", tmp_path / "artifacts" / "model")
+    process = start(tmp_path, *options)
+    wait_for(lambda: len(shards(tmp_path, "samples")) > 20, process)
+    wait_for(lambda: workers(process, r"^ray::Replica"), process)[0].kill()
+    text, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, text
+    assert artifact_bytes(tmp_path) == artifact_bytes(reference)
+
+
+def test_after_a_killed_driver_the_same_command_does_the_rest_only(
+    longer: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    reference, options = longer
+    shutil.copytree(reference / "artifacts" / "model", tmp_path / "artifacts" / "model")
+    process = start(tmp_path, *options)
+    wait_for(lambda: len(shards(tmp_path, "samples")) > 20, process)
+    process.kill()
+    process.wait()
+    text = run(tmp_path, *options)
+    assert counts(text, "train") == (MODELS, 0)
+    kept, made = counts(text, "sample")
+    assert kept > 20
+    assert kept + made == 16 * 400 // 20
+    assert artifact_bytes(tmp_path) == artifact_bytes(reference)
+
+
+def test_every_listening_socket_is_on_loopback(tmp_path: Path) -> None:
+    import psutil
+
+    process = start(tmp_path)
+    wait_for(lambda: workers(process, r"^ray::"), process)
+    pids = {p.pid for p in psutil.Process(process.pid).children(recursive=True)} | {process.pid}
+    sockets = [c for c in psutil.net_connections() if c.pid in pids and c.status == "LISTEN"]
+    process.terminate()
+    process.communicate(timeout=60)
+    assert sockets
+    assert {c.laddr.ip for c in sockets} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_sigterm_stops_with_a_word_on_how_to_go_on(tmp_path: Path) -> None:
+    process = start(tmp_path, "--steps", "200000", "200000")
+    wait_for(lambda: list(tmp_path.glob("checkpoints/*/state.safetensors")), process)
+    process.terminate()
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, text
+    assert "the same command goes on from here" in text
+    assert "Traceback" not in text
