@@ -41,6 +41,10 @@ def train_grid(
     from ray import tune
 
     class OnResult(tune.Callback):
+        def __reduce__(self) -> tuple[Any, ...]:
+            # Tune pickles its experiment; the bar behind on_report stays in this process.
+            return tune.Callback, ()
+
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[Any, Any], **info: Any
         ) -> None:

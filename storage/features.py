@@ -29,6 +29,11 @@ class DescriptorRecipe(Recipe):
     fit: Subset | None
     ridge: float | None
 
+    @property
+    def label(self) -> str:
+        """Name and fit: features of equal labels can be compared."""
+        return self.name if self.fit is None else f"{self.name}@{self.address[-8:]}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeaturesRecipe(Recipe):
@@ -77,4 +82,4 @@ def write_unit(
 def read_features(store: Store, recipe: FeaturesRecipe) -> Features:
     """All features of a complete artifact."""
     ids, values = read_rows(store.artifact(recipe))
-    return Features(ids, values, recipe.descriptor.name)
+    return Features(ids, values, recipe.descriptor.label)

@@ -63,7 +63,7 @@ def test_karras_sigmas_refuse_an_impossible_grid_by_name(bad):
 
 
 def test_seed_noise_follows_the_order_of_edm():
-    seeds = [7, 0, 2**32 + 3]
+    seeds = [7, 0, 2**31 + 5, 2**32 + 3]
     noise = SeedNoise(seeds, SHAPE)
     latents, labels = noise.latents(), noise.class_labels(10)
     steps = [noise.step() for _ in range(3)]

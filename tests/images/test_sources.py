@@ -291,17 +291,17 @@ def test_damaged_files_are_either_decoded_or_named(fmt, rng):
         for position in rng.integers(0, len(data), 4):
             damaged[position] = rng.integers(256)
         cases.append(bytes(damaged))
-    refused = 0
+    messages = []
     for case in cases:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 assert decode(case, "the-file").dtype == np.uint8
             except BadImage as error:
-                refused += 1
-                assert str(error).startswith("the-file: not a readable image (")
-                assert " at 0x" not in str(error)
-    assert refused > 0
+                messages.append(str(error))
+    assert len(messages) > 10
+    assert all(m.startswith("the-file: not a readable image (") for m in messages)
+    assert not any(" at 0x" in m for m in messages)
 
 
 def test_corrupt_image_is_named_with_the_remedy(tmp_path, pixels):
@@ -330,7 +330,7 @@ def test_nothing_but_bad_images_is_an_error(tmp_path, pixels):
 
 
 def test_no_images_at_all_is_an_error():
-    with pytest.raises(BadSource, match="no image could be read; .*the source is empty"):
+    with pytest.raises(BadSource, match=r"no image could be read; .*the source is empty"):
         load_images(ArraySource("mine", np.empty((0, 2, 2, 1), np.uint8)))
 
 

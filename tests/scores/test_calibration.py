@@ -8,6 +8,7 @@ import pytest
 from regimes.errors import DescriptorMismatch
 from regimes.scores import neighbours
 from regimes.scores.calibration import calibrate_threshold, nearest_similarity
+from regimes.scores.features import Features
 from regimes.scores.generalization import generalization_score
 
 
@@ -82,3 +83,12 @@ def test_quantile_outside_0_and_1_is_refused(make_features, quantile):
 def test_calibration_across_descriptors_is_refused(make_features):
     with pytest.raises(DescriptorMismatch, match="same descriptor"):
         calibrate_threshold(make_features(np.eye(2)), make_features(np.eye(2), descriptor="other"))
+
+
+def test_a_blank_training_image_hides_no_other():
+    train = Features(np.array(["blank", "other"]), np.eye(3, dtype=np.float32)[[0, 1]], "d")
+    train.values[0] = 0
+    item = np.array([[0, 0.3, np.sqrt(1 - 0.09)]], np.float32)
+    positions, best = nearest_similarity(Features(np.array([7]), item, "d"), train)
+    assert positions.tolist() == [1]
+    assert best == pytest.approx([0.3])

@@ -197,7 +197,9 @@ def test_loss_falls_and_the_average_denoises_better_than_the_start():
         network = ResidualMLP(SHAPE, 12, blocks=2)
         network.load_state_dict(t.member_weights(0))
         with torch.no_grad():
-            return float(edm_loss(Denoiser(network, EDM()), clean, sigma, noise, sigma_data=0.5).mean())
+            return float(
+                edm_loss(Denoiser(network, EDM()), clean, sigma, noise, sigma_data=0.5).mean()
+            )
 
     start = loss_of_average()
     losses = run(t, 400)[:, 0]

@@ -4,23 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from regimes.scores.result import Score
-from regimes.studies.memorization import Row, pooled
+from regimes.studies.memorization import Row, need, pooled
+from regimes.studies.verdict import copies_as_real, copies_most, percent
 
 Ints = Sequence[int]
-
-
-def percent(value: float) -> str:
-    """A fraction in percent, with a decimal where it is close to none or all."""
-    return f"{100 * value:.1f}%" if 0 < value < 0.1 or 0.9 < value < 1 else f"{100 * value:.0f}%"
-
-
-def need(rows: Sequence[Row], name: str, n: int, width: int | None = None) -> Score:
-    """The pooled score; raises ``ValueError`` that names what the table lacks."""
-    score = pooled(rows, name, n, width)
-    if score is None:
-        raise ValueError(f"the table has no {name} at n={n}, width={width}; score that cell first")
-    return score
 
 
 def copying(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
@@ -32,11 +19,10 @@ def copying(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
     """
 
     def copied(n: int) -> bool:
-        return all(need(rows, "gl", n, w).high < 0.5 for w in widths)
+        return all(copies_most(rows, n, w) for w in widths)
 
     def free(n: int) -> bool:
-        ceiling = need(rows, "gl_heldout", n).value
-        return not copied(n) and all(need(rows, "gl", n, w).value >= 0.9 * ceiling for w in widths)
+        return not copied(n) and all(copies_as_real(rows, n, w) for w in widths)
 
     ordered = sorted(sizes)
     copying_sizes, free_sizes = [n for n in ordered if copied(n)], _tail(ordered, free)
@@ -95,7 +81,7 @@ def fidelity(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
     numbers = f"{value.value:.2f} against {real.value:.2f}"
     if value.high < real.low:
         return f"Samples are less precise than real images at n = {n}: {numbers}"
-    return f"Samples are as precise as real images at n = {n}: {numbers}"
+    return f"Samples are about as precise as real images at n = {n}: {numbers}"
 
 
 def nearness(rows: Sequence[Row], sizes: Ints, width: int) -> str:

@@ -15,6 +15,7 @@ from regimes.figures import findings
 from regimes.figures.style import MARK, REFERENCE, Margins, canvas, styled, width_colors
 from regimes.scores.calibration import Threshold
 from regimes.studies.memorization import Row
+from regimes.studies.verdict import percent
 
 _PANEL, _GAP, _BINS = 0.92, 0.3, 60  # inches, inches, bins
 
@@ -105,7 +106,7 @@ def _panel(
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.tick_params(labelbottom=False, labelsize=9.5)
     axes.set_ylabel("of images", fontsize=9.5)
-    copied = [findings.percent(float((v > threshold.value).mean())) for v in (samples, heldout)]
+    copied = [percent(float((v > threshold.value).mean())) for v in (samples, heldout)]
     note: dict[str, Any] = {"transform": axes.transAxes, "va": "center", "fontsize": 9.5}
     axes.text(1.035, 0.84, f"n = {n}", weight="bold", **note)
     axes.text(1.035, 0.5, f"samples: {copied[0]} copies", color=color, **note)

@@ -146,10 +146,8 @@ def _balanced(text: str, inches: float) -> list[str]:
 def _inches(line: str) -> float:
     """Length of a line of title, by the font's own metrics."""
     font = FontProperties(family=_RC["font.family"], weight=_RC["figure.titleweight"])
-    return (
-        float(TextPath((0, 0), line, size=_RC["figure.titlesize"], prop=font).get_extents().width)
-        / 72
-    )
+    path = TextPath((0, 0), line, size=_RC["figure.titlesize"], prop=font)
+    return float(path.vertices[:, 0].max(initial=0)) / 72
 
 
 def log2_axis(axes: Axes, sizes: Sequence[int]) -> None:

@@ -36,8 +36,13 @@ class Threshold:
 def nearest_similarity(items: Features, train: Features) -> tuple[np.ndarray, np.ndarray]:
     """Position of the most similar training image and the similarity, (M,) int64 and (M,) float64."""
     check_comparable(items, train)
-    positions, _ = nearest(items.values, train.values)
-    return positions[:, 0], similarities(items.values, train.values[positions[:, 0]])
+    # An image without contrast is a row of zeros, nearer to everything than a dissimilar image is.
+    described = np.flatnonzero(train.values.any(1))
+    if len(described) == 0:
+        raise ValueError("no training image has any contrast: nothing can be similar to it")
+    positions, _ = nearest(items.values, train.values[described])
+    best = described[positions[:, 0]]
+    return best, similarities(items.values, train.values[best])
 
 
 def calibrate_threshold(heldout: Features, train: Features, *, quantile: float = 0.95) -> Threshold:

@@ -41,12 +41,12 @@ class Score:
 
 
 def wilson_interval(
-    successes: int, trials: int, *, confidence: float = 0.95
+    successes: float, trials: int, *, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Interval of a proportion that stays inside [0, 1] and works at 0 and at 1.
 
     Args:
-        successes: 0 to ``trials``.
+        successes: 0 to ``trials``; a mean over several models may give a fraction.
         trials: at least 1.
         confidence: coverage.
 

@@ -246,7 +246,9 @@ def _reference(score: Score) -> Score:
 def pooled(rows: Sequence[Row], name: str, n: int, width: int | None = None) -> Score | None:
     """The mean of a score over halves (and width pairs that include ``width``) at one n.
 
-    Items are pooled: value and interval are those of all items together. None if there is no row.
+    All models get the same seeds, so samples of one seed are not independent. The interval is
+    therefore that of as many items as *one* of the scores has, not of all together: right if the
+    halves agree on every seed, and too wide otherwise. None if there is no row.
     """
     chosen = [
         r.score
@@ -255,16 +257,23 @@ def pooled(rows: Sequence[Row], name: str, n: int, width: int | None = None) -> 
     ]
     if not chosen:
         return None
-    total = sum(s.num_generated for s in chosen)
-    hits = sum(round(s.value * s.num_generated) for s in chosen)
-    low, high = wilson_interval(hits, total)
-    null = sum(s.null * s.num_generated for s in chosen) / total
+    weights = [s.num_generated for s in chosen]
+    value = float(np.average([s.value for s in chosen], weights=weights))
+    low, high = wilson_interval(value * min(weights), min(weights))
     return dataclasses.replace(
         chosen[0],
-        value=hits / total,
+        value=value,
         low=low,
         high=high,
-        null=null,
-        num_generated=total,
+        null=float(np.average([s.null for s in chosen], weights=weights)),
+        num_generated=sum(weights),
         per_item={},
     )
+
+
+def need(rows: Sequence[Row], name: str, n: int, width: int | None = None) -> Score:
+    """The pooled score; raises ``ValueError`` that names what the table lacks."""
+    score = pooled(rows, name, n, width)
+    if score is None:
+        raise ValueError(f"the table has no {name} at n={n}, width={width}; score that cell first")
+    return score

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from regimes.scores.result import Score
-from regimes.studies.memorization import Row, pooled
+from regimes.studies.memorization import Row, need, pooled
 
 RegimeName = Literal["memorization", "linear", "off-manifold", "generalization", "transition"]
 
@@ -42,14 +42,14 @@ def classify(rows: Sequence[Row], n: int, width: int) -> Regime:
     Raises:
         ValueError: if the table lacks a score that the rules need.
     """
-    gl, wiener = _need(rows, "gl", n, width), _need(rows, "wiener_similarity", n, width)
-    fidelity, baseline = _need(rows, "precision", n, width), _need(rows, "precision_null", n)
-    if gl.high < 0.5:
+    gl, wiener = need(rows, "gl", n, width), need(rows, "wiener_similarity", n, width)
+    fidelity, baseline = need(rows, "precision", n, width), need(rows, "precision_null", n)
+    if copies_most(rows, n, width):
         name: RegimeName = "memorization"
-        because = f"{_percent(1 - gl.value)} of samples are copies"
+        because = f"{percent(1 - gl.value)} of samples are copies"
     elif wiener.low > 0.5:
         name = "linear"
-        because = f"{_percent(wiener.value)} of samples match the linear denoiser"
+        because = f"{percent(wiener.value)} of samples match the linear denoiser"
     elif fidelity.low <= baseline.high:
         name = "off-manifold"
         because = f"precision {fidelity.value:.2f}, linear denoiser {baseline.value:.2f}"
@@ -58,72 +58,84 @@ def classify(rows: Sequence[Row], n: int, width: int) -> Regime:
     return Regime(n=n, width=width, name=name, because=because)
 
 
+def copies_most(rows: Sequence[Row], n: int, width: int) -> bool:
+    """More than half of the samples are copies, beyond the interval of GL."""
+    return need(rows, "gl", n, width).high < 0.5
+
+
+def copies_as_real(rows: Sequence[Row], n: int, width: int) -> bool:
+    """As few copies as among real held-out images: GL at least 0.9 of theirs."""
+    return need(rows, "gl", n, width).value >= 0.9 * need(rows, "gl_heldout", n).value
+
+
 def _novelty(rows: Sequence[Row], n: int, width: int) -> tuple[RegimeName, str]:
     """Tell generalization from transition, for a model that neither copies nor is trivial."""
-    gl, ceiling = _need(rows, "gl", n, width), _need(rows, "gl_heldout", n)
-    disjoint, null = _need(rows, "rp_disjoint", n, width), _need(rows, "rp_disjoint_null", n)
+    gl, ceiling = need(rows, "gl", n, width), need(rows, "gl_heldout", n)
+    disjoint, null = need(rows, "rp_disjoint", n, width), need(rows, "rp_disjoint_null", n)
     same = pooled(rows, "rp_same_data", n, width)
     same_value = same.value if same is not None else 1.0
     because = (
-        f"{_percent(1 - gl.value)} copies (real held-out images: {_percent(1 - ceiling.value)}); "
-        f"agreement across disjoint data {_percent(disjoint.value)} "
-        f"(memorizers: {_percent(null.value)}, same data: {_percent(same_value)})"
+        f"{percent(1 - gl.value)} copies (real held-out images: {percent(1 - ceiling.value)}); "
+        f"agreement across disjoint data {percent(disjoint.value)} "
+        f"(memorizers: {percent(null.value)}, same data: {percent(same_value)})"
     )
-    no_copies = gl.value >= 0.9 * ceiling.value
     reproducible = disjoint.value >= 0.5 * same_value and disjoint.low > null.high
-    return ("generalization" if no_copies and reproducible else "transition"), because
+    return (
+        "generalization" if copies_as_real(rows, n, width) and reproducible else "transition"
+    ), because
 
 
 def answer(rows: Sequence[Row], sizes: Sequence[int], widths: Sequence[int]) -> tuple[str, str]:
     """The study's answer in two sentences: does it memorize, does it generalize."""
-    regimes = {(n, w): classify(rows, n, w).name for n in sizes for w in widths}
-    return _copying(rows, sizes, widths, regimes), _learning(rows, sizes, regimes)
+    ordered = sorted(sizes)
+    regimes = {(n, w): classify(rows, n, w).name for n in ordered for w in widths}
+    return _copying(rows, ordered, regimes), _learning(rows, widths, regimes)
 
 
 def _copying(
-    rows: Sequence[Row],
-    sizes: Sequence[int],
-    widths: Sequence[int],
-    regimes: dict[tuple[int, int], RegimeName],
+    rows: Sequence[Row], sizes: Sequence[int], regimes: dict[tuple[int, int], RegimeName]
 ) -> str:
-    memorizing = [n for n in sizes if all(regimes[n, w] == "memorization" for w in widths)]
-    last = _need(rows, "gl", sizes[-1])
-    end = f"{_percent(1 - last.value)} at n = {sizes[-1]}"
+    def every_model_memorizes(n: int) -> bool:
+        return all(name == "memorization" for (m, _), name in regimes.items() if m == n)
+
+    memorizing = list(itertools.takewhile(every_model_memorizes, sizes))
+    last = need(rows, "gl", sizes[-1])
+    end = f"{percent(1 - last.value)} at n = {sizes[-1]}"
     if not memorizing:
-        return f"No size memorizes at every width: copies are {end}."
-    first = _need(rows, "gl", sizes[0])
+        return f"Not even the smallest training set is memorized at every width: copies are {end}."
+    first, largest = need(rows, "gl", memorizing[0]), max(memorizing)
+    start = f"{percent(1 - first.value)} of samples are copies at n = {memorizing[0]}"
+    if largest == sizes[-1]:
+        return f"Every model memorizes, up to the largest training set: {start}, {end}."
+    real = 1 - need(rows, "gl_heldout", sizes[-1]).value
     return (
-        f"Up to n = {max(memorizing)} training images every model memorizes "
-        f"({_percent(1 - first.value)} of samples are copies at n = {sizes[0]}), and copying falls "
+        f"Up to n = {largest} training images every model memorizes ({start}), and copying falls "
         f"to {end}, where real held-out images resemble a training image as closely in "
-        f"{_percent(1 - _need(rows, 'gl_heldout', sizes[-1]).value)} of cases."
+        f"{percent(real)} of cases."
     )
 
 
 def _learning(
-    rows: Sequence[Row], sizes: Sequence[int], regimes: dict[tuple[int, int], RegimeName]
+    rows: Sequence[Row], widths: Sequence[int], regimes: dict[tuple[int, int], RegimeName]
 ) -> str:
-    generalizing = sorted({n for (n, _), name in regimes.items() if name == "generalization"})
+    generalizing = [cell for cell, name in regimes.items() if name == "generalization"]
     if not generalizing:
-        return "No cell generalizes: models that share no training image do not agree often enough."
-    n = generalizing[-1]
-    rp, null = _need(rows, "rp_disjoint", n), _need(rows, "rp_disjoint_null", n)
-    fidelity, real = _need(rows, "precision", n), _need(rows, "precision_heldout", n)
+        return "No cell generalizes; the table of regimes says what each lacks."
+    n = max(m for m, _ in generalizing)
+    chosen = [w for m, w in generalizing if m == n]
+    of_width = "" if len(chosen) == len(widths) else f" of width {' or '.join(map(str, chosen))}"
+    rows = [r for r in rows if r.width is None or r.width in chosen]
+    rp, null = need(rows, "rp_disjoint", n), need(rows, "rp_disjoint_null", n)
+    fidelity, real = need(rows, "precision", n), need(rows, "precision_heldout", n)
     short = "still short of" if fidelity.high < real.low else "on a par with"
     return (
-        f"At n = {n} two models that share no training image make the same image from the same "
-        f"noise in {_percent(rp.value)} of cases (two memorizers: {_percent(null.value)}): they "
-        f"generalize, with a precision of {fidelity.value:.2f}, {short} the {real.value:.2f} of "
-        "real images."
+        f"At n = {n} two models{of_width} that share no training image make the same image from "
+        f"the same noise in {percent(rp.value)} of cases (two memorizers: {percent(null.value)}): "
+        f"they generalize, with a precision of {fidelity.value:.2f}, {short} the "
+        f"{real.value:.2f} of real images."
     )
 
 
-def _need(rows: Sequence[Row], name: str, n: int, width: int | None = None) -> Score:
-    score = pooled(rows, name, n, width)
-    if score is None:
-        raise ValueError(f"the table has no {name} at n={n}, width={width}")
-    return score
-
-
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A fraction in percent, with a decimal where it is close to none or all."""
     return f"{100 * value:.1f}%" if 0 < value < 0.1 or 0.9 < value < 1 else f"{100 * value:.0f}%"
