@@ -174,6 +174,10 @@ def run_job(body: Callable[[], int]) -> int:
     with _terminable():
         try:
             return body()
+        except BrokenPipeError:
+            # The reader of our output has gone (| head); keep Python from saying so at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except Exception as error:
             original = find_cause(error)
             if original is None:
