@@ -11,8 +11,13 @@ import numpy as np
 
 from regimes.actors.runtime import RayRuntime, hushed
 from regimes.storage.artifacts import FileEntry, Store
-from regimes.storage.features import FeaturesRecipe, load_descriptor, read_unit, write_unit
-from regimes.storage.tables import entry_of
+from regimes.storage.features import (
+    FeaturesRecipe,
+    load_descriptor,
+    read_unit,
+    split_work,
+    write_unit,
+)
 
 Batch = dict[str, np.ndarray]
 
@@ -84,19 +89,14 @@ def extract(
         runtime: where to run.
         store: where images are, and where features go.
         recipes: what to describe.
-        workers: number of descriptor actors; None takes one per CPU.
+        workers: number of descriptor actors, at most one per CPU; None takes one per CPU.
         on_unit: called after every unit.
     """
     entries: list[list[FileEntry]] = [[] for _ in recipes]
     work: list[dict[str, Any]] = []
     for i, recipe in enumerate(recipes):
-        artifact = store.artifact(recipe)
-        present = artifact.present()
-        for unit, shard in enumerate(store.artifact(recipe.images).files):
-            if shard.name in present:
-                entries[i].append(entry_of(artifact, shard.name))
-            else:
-                work.append({"recipe": i, "unit": unit, "name": shard.name})
+        entries[i], missing = split_work(store, recipe)
+        work += [{"recipe": i, "unit": unit, "name": name} for unit, name in missing]
     if work:
         for i, entry in _stream(runtime, store, recipes, work, workers):
             entries[i].append(entry)
@@ -116,7 +116,7 @@ def _stream(
     runtime.start()
     import ray.data
 
-    size = min(workers or runtime.cpus, len(work))
+    size = min(workers or runtime.cpus, runtime.cpus, len(work))
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from regimes.actors.runtime import RayRuntime
 from regimes.storage.artifacts import FileEntry, Store
 from regimes.storage.models import DenoiserRecipe, load_denoiser
-from regimes.storage.samples import SamplesRecipe, make_samples
-from regimes.storage.tables import entry_of, shard_name
+from regimes.storage.samples import SamplesRecipe, make_samples, split_work
 
 IN_FLIGHT = 2  # units per replica: one running, one waiting, so that no replica idles
 MAX_RESTARTS = 3
@@ -20,15 +20,19 @@ class Replica:
 
     Args:
         root: location of the store.
+        device: where the model computes, "cpu" or "cuda".
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, device: str) -> None:
         import torch
 
         torch.set_num_threads(1)  # one thread: bytes must not depend on the machine's cores
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device
         self._store = Store(root)
         self._loaded: tuple[DenoiserRecipe, Any] | None = None
+
+    def ready(self) -> None:
+        """Answers once the actor has its resources and its libraries."""
 
     def make(self, recipe: SamplesRecipe, unit: int) -> FileEntry:
         """Sample one unit, loading its model if another one is held."""
@@ -41,13 +45,24 @@ class Replica:
         return make_samples(self._store, recipe, unit, denoiser, shape, device=self.device)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaOptions:
+    """How many replicas, and where."""
+
+    count: int | None = None
+    """Actors; None takes one per CPU, or as many as the GPUs that are there hold."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto takes the GPUs that are there; gpu asks for some, so that a cluster starts them."""
+    gpus_each: float = 1.0
+    """Share of a GPU per replica."""
+
+
 def generate(
     runtime: RayRuntime,
     store: Store,
     recipes: Sequence[SamplesRecipe],
     *,
-    replicas: int | None,
-    gpus_per_replica: float,
+    options: ReplicaOptions,
     on_unit: Callable[[], None],
 ) -> None:
     """Complete the samples of all recipes; units that exist are kept.
@@ -56,17 +71,16 @@ def generate(
         runtime: where to run.
         store: where models are, and where samples go.
         recipes: what to sample, grouped by model so that replicas seldom change theirs.
-        replicas: number of actors; None takes one per CPU, or as many as the GPUs hold.
-        gpus_per_replica: share of a GPU per actor; used only where there are GPUs.
+        options: how many replicas, and where.
         on_unit: called after every unit.
     """
     entries: dict[int, list[FileEntry]] = {}
     work: list[tuple[int, int]] = []
     for i, recipe in enumerate(recipes):
-        entries[i], missing = _present(store, recipe)
+        entries[i], missing = split_work(store, recipe)
         work += [(i, unit) for unit in missing]
     if work:
-        actors = _start(runtime, store.root.uri, len(work), replicas, gpus_per_replica)
+        actors = _start(runtime, store.root.uri, len(work), options)
         for i, entry in _run(actors, recipes, work):
             entries[i].append(entry)
             on_unit()
@@ -74,37 +88,32 @@ def generate(
         store.artifact(recipe).finish(entries[i])
 
 
-def _present(store: Store, recipe: SamplesRecipe) -> tuple[list[FileEntry], list[int]]:
-    """Entries of shards that an earlier run left, and the units that are missing."""
-    artifact = store.artifact(recipe)
-    names = {shard_name(unit): unit for unit in range(recipe.num_units)}
-    present = artifact.present() & names.keys()
-    entries = [entry_of(artifact, name) for name in sorted(present)]
-    return entries, [unit for name, unit in names.items() if name not in present]
-
-
-def _start(
-    runtime: RayRuntime, root: str, num_units: int, replicas: int | None, gpus_per_replica: float
-) -> list[Any]:
+def _start(runtime: RayRuntime, root: str, num_units: int, options: ReplicaOptions) -> list[Any]:
     ray = runtime.start()
-    on_gpu = runtime.gpus > 0
-    room = int(runtime.gpus / gpus_per_replica) if on_gpu else runtime.cpus
+    on_gpu = options.device == "gpu" or (options.device == "auto" and runtime.gpus > 0)
+    room = max(1, int(runtime.gpus / options.gpus_each)) if on_gpu else runtime.cpus
     remote = ray.remote(Replica).options(
         num_cpus=0 if on_gpu else 1,
-        num_gpus=gpus_per_replica if on_gpu else 0,
+        num_gpus=options.gpus_each if on_gpu else 0,
         max_restarts=MAX_RESTARTS,
         max_task_retries=MAX_RESTARTS,
     )
-    return [remote.remote(root) for _ in range(min(replicas or room, num_units))]
+    device = "cuda" if on_gpu else "cpu"
+    return [remote.remote(root, device) for _ in range(min(options.count or room, num_units))]
 
 
 def _run(
     actors: Sequence[Any], recipes: Sequence[SamplesRecipe], work: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[int, FileEntry]]:
-    """Hand out units, at most ``IN_FLIGHT`` per actor; yields (recipe, entry) as they are done."""
+    """Hand out units, at most ``IN_FLIGHT`` per actor; yields (recipe, entry) as they are done.
+
+    Only actors that have answered get work: one for which there is no room stays pending (which is
+    what an autoscaling cluster grows by) and must not hold units meanwhile.
+    """
     import ray
 
     queue = iter(work)
+    pending = {actor.ready.remote(): actor for actor in actors}
     running: dict[Any, tuple[int, Any]] = {}
 
     def submit(actor: Any) -> None:
@@ -112,11 +121,16 @@ def _run(
             running[actor.make.remote(recipes[i], unit)] = (i, actor)
             return
 
-    for _ in range(IN_FLIGHT):
-        for actor in actors:
-            submit(actor)
-    while running:
-        (done,), _ = ray.wait(list(running), num_returns=1)
+    left = len(work)
+    while left:
+        (done,), _ = ray.wait([*running, *pending], num_returns=1)
+        if done in pending:
+            ray.get(done)
+            actor = pending.pop(done)
+            for _ in range(IN_FLIGHT):
+                submit(actor)
+            continue
         i, actor = running.pop(done)
         submit(actor)
+        left -= 1
         yield i, ray.get(done)

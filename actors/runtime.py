@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
+import platform
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import psutil
 
+from regimes.errors import ConfigError
+
 OBJECT_STORE_BYTES = 500_000_000
-_PREFIX = "regimes-ray-"
+_PREFIX = "regimes-"
+_LONGEST_FOLDER = 16
 
 
 class RayRuntime:
     """A Ray that is started when first needed, and stopped by ``close``.
 
-    With the environment variable ``RAY_ADDRESS`` set (as ``ray job submit`` does), the run joins
+    With ``RAY_ADDRESS`` set in the environment (as ``ray job submit`` does), the run joins
     that cluster. Otherwise it starts a local Ray that listens on loopback addresses only, and only
     for processes that hold a token made for this run: Ray's own default listens on every network
     interface, and whoever reaches its ports can run code.
@@ -40,33 +47,37 @@ class RayRuntime:
         """Start or join, once; returns the module ``ray``, which nothing may import before.
 
         Raises:
-            RuntimeError: if something did, so that a local Ray would not be private.
+            ConfigError: if RAY_ADDRESS leads nowhere.
+            RuntimeError: if ray was imported before a local Ray could be made private.
         """
         if not self._started:
-            address = os.environ.get("RAY_ADDRESS")
-            if address is None:
-                self._prepare_local()
-            import ray
-
-            if address is None:
-                self._init_local(ray)
+            address = os.environ.get("RAY_ADDRESS", "local")
+            if address == "local":
+                self._start_local()
             else:
-                ray.init(address=address, log_to_driver=False)
+                _join(address)
+            _restore_signals()
             self._started = True
         return sys.modules["ray"]
 
-    def _prepare_local(self) -> None:
-        if "ray" in sys.modules and not _loopback_environment().keys() <= os.environ.keys():
-            raise RuntimeError(
-                "ray was imported before this run could restrict it to loopback: "
-                "run the job in a process of its own"
-            )
-        for name, value in (_quiet_environment() | _loopback_environment()).items():
-            os.environ.setdefault(name, value)
+    def _start_local(self) -> None:
+        private = _loopback_environment()
+        if "ray" in sys.modules:  # its settings were read already: were they these?
+            mode = {name: os.environ.get(name) for name in private}
+            if not mode.pop("RAY_AUTH_TOKEN") or any(mode[n] != private[n] for n in mode):
+                raise RuntimeError(
+                    "ray was imported before this run could restrict it to loopback: "
+                    "run the job in a process of its own"
+                )
+        else:
+            os.environ.update(private)
+        os.environ.update(_quiet_environment())
+        import ray
 
-    def _init_local(self, ray: ModuleType) -> None:
         remove_stale_folders()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self._folder = Path(
+            tempfile.mkdtemp(prefix=f"{_prefix()}{os.getpid()}-", dir=_short_folder())
+        )
         ray.init(
             address="local",
             num_cpus=self.num_cpus,
@@ -76,6 +87,12 @@ class RayRuntime:
             object_store_memory=OBJECT_STORE_BYTES,
             _temp_dir=str(self._folder),
         )
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A temporary folder of this run, which goes with it even if it is killed."""
+        with tempfile.TemporaryDirectory(prefix="scratch-", dir=self._folder) as folder:
+            yield folder
 
     @property
     def cpus(self) -> int:
@@ -139,9 +156,42 @@ def _loopback_environment() -> dict[str, str]:
     }
 
 
+def _join(address: str) -> None:
+    """Join the cluster that RAY_ADDRESS names."""
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False)
+    except (ValueError, ConnectionError) as error:
+        raise ConfigError(
+            f"RAY_ADDRESS={address}: no Ray cluster can be joined there "
+            f"({str(error).splitlines()[0]}); correct it, or unset it to run on this machine"
+        ) from error
+
+
+def _restore_signals() -> None:
+    """Give SIGTERM and SIGINT back to Python: Ray's core takes them when it starts."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            handler = signal.getsignal(number)
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def _prefix() -> str:
+    """Of folder names: of this host, since process numbers mean nothing elsewhere."""
+    return f"{_PREFIX}{hashlib.sha256(platform.node().encode()).hexdigest()[:4]}-"
+
+
+def _short_folder() -> str:
+    """Where temporary folders go: Ray puts sockets there, whose paths may have 100 characters."""
+    folder = tempfile.gettempdir()
+    return folder if len(folder) <= _LONGEST_FOLDER or not os.path.isdir("/tmp") else "/tmp"
+
+
 def remove_stale_folders() -> None:
-    """Delete the temporary folders of runs that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        pid = folder.name.removeprefix(_PREFIX).split("-")[0]
+    """Delete the temporary folders of this host's runs that were killed."""
+    for folder in Path(_short_folder()).glob(f"{_prefix()}*-*"):
+        pid = folder.name.removeprefix(_prefix()).split("-")[0]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from regimes.actors.runtime import RayRuntime
+from regimes.errors import RegimesError
 from regimes.storage.artifacts import Store
 from regimes.storage.models import ModelRecipe, train_ensemble
 
@@ -35,10 +36,16 @@ def train_grid(
         on_report: called with (ensemble, step, loss by cell label) 100 times per trial.
 
     Raises:
-        RuntimeError: if a trial failed more than three times.
+        RegimesError: if a trial met something that trying again would not mend (a full disk, say).
+        RuntimeError: if a trial died more than three times.
     """
     runtime.start()
     from ray import tune
+
+    # A trial that died is started again, and one that cannot go on raises below: no tracebacks.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.air").setLevel(logging.CRITICAL)
+    stopped: list[str] = []
 
     class OnResult(tune.Callback):
         def __reduce__(self) -> tuple[Any, ...]:
@@ -48,14 +55,16 @@ def train_grid(
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[Any, Any], **info: Any
         ) -> None:
-            if "losses" in result:
+            if "stopped" in result:
+                stopped.append(result["stopped"])
+            elif "losses" in result:
                 on_report(result["config"]["ensemble"], result["step"], result["losses"])
 
     def trial(config: dict[str, int], root: str, cells: list[list[ModelRecipe]]) -> None:
         train_trial(root, cells[config["ensemble"]])
 
     plain = [list(e) for e in ensembles]
-    with tempfile.TemporaryDirectory(prefix="regimes-tune-") as folder:
+    with runtime.scratch() as folder:
         results = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(trial, root=store.root.uri, cells=plain), {"cpu": 1}
@@ -68,6 +77,8 @@ def train_grid(
                 verbose=0,
             ),
         ).fit()
+    if stopped:
+        raise RegimesError(stopped[0])
     for error in results.errors:
         raise RuntimeError(f"a training trial failed {MAX_FAILURES + 1} times") from error
 
@@ -83,4 +94,7 @@ def train_trial(root: str, recipes: Sequence[ModelRecipe]) -> None:
         by_cell = {r.label: float(x) for r, x in zip(recipes, losses, strict=True)}
         tune.report({"step": step, "losses": by_cell})
 
-    train_ensemble(Store(root), recipes, progress)
+    try:
+        train_ensemble(Store(root), recipes, progress)
+    except RegimesError as error:
+        tune.report({"stopped": str(error)})  # as a result: an error would be tried again

@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TypeVar
 
 from regimes.actors.extraction import extract
-from regimes.actors.replicas import generate
+from regimes.actors.replicas import ReplicaOptions, generate
 from regimes.actors.runtime import RayRuntime
 from regimes.actors.trials import train_grid
-from regimes.images.pixels import to_float
-from regimes.images.sources import load_images, open_source
+from regimes.errors import ConfigError
+from regimes.images.pixels import Images, to_float
+from regimes.images.sources import open_source
+from regimes.images.split import HALVES
 from regimes.jobs.support import console
 from regimes.jobs.support.console import RunOptions, Stage
 from regimes.jobs.support.cost import print_plan
 from regimes.jobs.support.evidence import read_evidence
 from regimes.jobs.support.grid import MemorizationExperiment, MemorizationGrid
 from regimes.jobs.support.results import Results
-from regimes.storage.artifacts import Recipe, Store
+from regimes.storage import features, samples
+from regimes.storage.artifacts import Store
 from regimes.storage.features import fit_descriptor
-from regimes.storage.images import ImagesRecipe, ingest
+from regimes.storage.images import ImagesRecipe, decode_source, ingest
+from regimes.storage.models import checkpoint_location
 from regimes.training.ensemble import TrainingConfig
 
-R = TypeVar("R", bound=Recipe)
+LARGEST_WHITENING = (
+    12_288  # values per image (64x64x3): the transform takes their square, in float64
+)
 
 PRESETS = {
     "digits": MemorizationExperiment(),
@@ -53,13 +58,14 @@ def _main(argv: Sequence[str] | None) -> int:
         argv, presets=PRESETS, default_preset="digits", job="memorization", about=__doc__ or ""
     )
     store = Store(options.output)
-    grid = _plan(experiment)
+    grid, ids, images = _plan(experiment)
     results = Results(options, preset, PRESETS[preset], grid)
     if options.dry_run:
-        print_plan(store, grid, results)
+        print_plan(store, grid, results, images, options.cpus)
         return 0
-    results.check_name()
-    if not options.resume:
+    if options.resume:
+        results.check_name()
+    else:
         _forget(store, grid, results)
     _verify(store, grid)
     if results.is_complete():
@@ -67,7 +73,10 @@ def _main(argv: Sequence[str] | None) -> int:
     else:
         runtime = RayRuntime(options.cpus)
         try:
-            _compute(runtime, store, grid, options)
+            _ingest(store, grid, ids, images)
+            _train(runtime, store, grid)
+            _sample(runtime, store, grid, options)
+            _describe(runtime, store, grid, options)
         finally:
             runtime.close()
         results.write(store, read_evidence(store, grid))
@@ -75,51 +84,58 @@ def _main(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def _plan(experiment: MemorizationExperiment) -> MemorizationGrid:
+def _plan(experiment: MemorizationExperiment) -> tuple[MemorizationGrid, list[str], Images]:
     """Read the source once, to know its content and its size, and lay out the grid."""
     source = open_source(experiment.source)
     recipe = ImagesRecipe(
         fingerprint=source.fingerprint,
         image_size=experiment.image_size,
+        channels=experiment.channels,
         skip_bad=experiment.skip_bad_images,
     )
-    _, images, _ = load_images(
-        source, image_size=experiment.image_size, skip_bad=experiment.skip_bad_images
-    )
-    return MemorizationGrid(
+    ids, images, left_out = decode_source(source, recipe)
+    grid = MemorizationGrid(
         experiment=experiment,
         images=recipe,
         num_images=len(images),
         sigma_data=round(float(to_float(images).std()), 4),
+        left_out=tuple(left_out),
     )
+    _check_images(grid, images)
+    return grid, ids, images
 
 
-def _compute(
-    runtime: RayRuntime, store: Store, grid: MemorizationGrid, options: RunOptions
-) -> None:
-    """The stages, each of which keeps what is complete."""
-    _ingest(store, grid)
-    _train(runtime, store, grid)
-    _sample(runtime, store, grid, options)
-    _describe(runtime, store, grid, options)
+def _check_images(grid: MemorizationGrid, images: Images) -> None:
+    """Refuse images that the scores or the descriptor could not handle, before anything is made."""
+    width = images[0].size
+    if grid.descriptor.fit is not None and width > LARGEST_WHITENING:
+        raise ConfigError(
+            f"--descriptor whitened-pixels: images of {width} values are too large to whiten "
+            f"(at most {LARGEST_WHITENING}); pass --image-size, or --descriptor pixels"
+        )
+    for half in HALVES:
+        smallest = images[grid.split.subset(half, grid.sizes[0])]
+        if len({image.tobytes() for image in smallest}) < 2:
+            raise ConfigError(
+                f"--sizes {grid.sizes[0]}: all images of half {half} at this size are equal; "
+                "the ratio test needs two different ones"
+            )
 
 
-def _ingest(store: Store, grid: MemorizationGrid) -> None:
+def _ingest(store: Store, grid: MemorizationGrid, ids: list[str], images: Images) -> None:
     with Stage("images", 0, "image") as stage:
-        skipped: list[str] = []
-        missing = _missing(store, [grid.images])
+        missing = store.missing([grid.images])
         if missing:
-            skipped = ingest(store, open_source(grid.experiment.source), grid.images)
-        for message in skipped:
-            print(f"skipped   {message}", file=sys.stderr)
-        left_out = f", {len(skipped)} unreadable left out" if skipped else ""
-        done = "read" if missing else "kept"
-        stage.done(f"{grid.num_images} images {done}{left_out}")
+            ingest(store, grid.images, ids, images)
+        for message in grid.left_out:
+            print(f"left out  {message}", file=sys.stderr)
+        left_out = f", {len(grid.left_out)} unreadable left out" if grid.left_out else ""
+        stage.done(f"{grid.num_images} images {'read' if missing else 'kept'}{left_out}")
 
 
 def _train(runtime: RayRuntime, store: Store, grid: MemorizationGrid) -> None:
-    waiting = [group for group in grid.ensembles if _missing(store, group)]
-    trained = sum(len(_missing(store, group)) for group in waiting)
+    waiting = [group for group in grid.ensembles if store.missing(group)]
+    trained = sum(len(store.missing(group)) for group in waiting)
     steps = {i: group[0].steps for i, group in enumerate(waiting)}
     reached = dict.fromkeys(steps, 0)
     with Stage("train", sum(steps.values()), "step") as stage:
@@ -135,45 +151,33 @@ def _train(runtime: RayRuntime, store: Store, grid: MemorizationGrid) -> None:
 
 
 def _sample(runtime: RayRuntime, store: Store, grid: MemorizationGrid, options: RunOptions) -> None:
-    waiting = _missing(store, grid.all_samples)
-    units = sum(r.num_units - len(store.artifact(r).present()) for r in waiting)
+    waiting = store.missing(grid.all_samples)
+    units = sum(len(samples.split_work(store, r)[1]) for r in waiting)
     with Stage("sample", units, "unit") as stage:
         if waiting:
-            generate(
-                runtime,
-                store,
-                waiting,
-                replicas=options.replicas,
-                gpus_per_replica=options.gpus_per_replica,
-                on_unit=stage.advance,
+            replicas = ReplicaOptions(
+                count=options.replicas, device=options.device, gpus_each=options.gpus_per_replica
             )
+            generate(runtime, store, waiting, options=replicas, on_unit=stage.advance)
         total = len(grid.all_samples)
         kept = sum(r.num_units for r in grid.all_samples) - units
-        stage.done(
-            f"{total} models x {grid.experiment.num_samples} seeds: {kept} units kept, {units} made"
-        )
+        seeds = grid.experiment.num_samples
+        stage.done(f"{total} models x {seeds} seeds: {kept} units kept, {units} made")
 
 
 def _describe(
     runtime: RayRuntime, store: Store, grid: MemorizationGrid, options: RunOptions
 ) -> None:
-    if _missing(store, [grid.descriptor]):
+    if store.missing([grid.descriptor]):
         fit_descriptor(store, grid.descriptor)
-    waiting = _missing(store, grid.all_features)
-    shards = {r: len(store.artifact(r.images).files) for r in grid.all_features}
-    units = sum(shards[r] - len(store.artifact(r).present()) for r in waiting)
+    waiting = store.missing(grid.all_features)
+    units = sum(len(features.split_work(store, r)[1]) for r in waiting)
     with Stage("describe", units, "unit") as stage:
         if waiting:
             extract(runtime, store, waiting, workers=options.replicas, on_unit=stage.advance)
-        kept = sum(shards.values()) - units
-        stage.done(
-            f"{len(shards)} image sets by {grid.descriptor.name}: {kept} units kept, {units} made"
-        )
-
-
-def _missing(store: Store, recipes: Sequence[R]) -> list[R]:
-    """Recipes whose artifacts are not complete."""
-    return [r for r in recipes if not store.artifact(r).is_complete()]
+        total = len(grid.all_features)
+        kept = sum(len(store.artifact(r.images).files) for r in grid.all_features) - units
+        stage.done(f"{total} image sets by {grid.descriptor.name}: {kept} units kept, {units} made")
 
 
 def _verify(store: Store, grid: MemorizationGrid) -> None:
@@ -189,6 +193,8 @@ def _forget(store: Store, grid: MemorizationGrid, results: Results) -> None:
     results.location.remove()
     for recipe in grid.artifacts:
         store.artifact(recipe).remove()
+    for group in grid.ensembles:
+        checkpoint_location(store, group).remove()
 
 
 if __name__ == "__main__":

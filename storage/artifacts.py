@@ -15,7 +15,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from regimes.errors import BrokenArtifact
 from regimes.storage.filesystem import Location
@@ -77,6 +77,9 @@ class Recipe:
     def address(self) -> str:
         """``kind/hash``: the folder of the artifact this recipe makes."""
         return f"{self.kind}/{hashlib.sha256(to_json(self).encode()).hexdigest()[:20]}"
+
+
+R = TypeVar("R", bound=Recipe)
 
 
 class Artifact:
@@ -176,3 +179,7 @@ class Store:
     def artifact(self, recipe: Recipe) -> Artifact:
         """The artifact of a recipe, complete or not."""
         return Artifact(self.root.child(f"artifacts/{recipe.address}"), recipe)
+
+    def missing(self, recipes: Iterable[R]) -> list[R]:
+        """Recipes whose artifacts are not complete."""
+        return [r for r in recipes if not self.artifact(r).is_complete()]

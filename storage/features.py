@@ -13,7 +13,7 @@ from regimes.images.pixels import Images
 from regimes.scores.features import Features
 from regimes.storage.artifacts import FileEntry, Recipe, Store
 from regimes.storage.images import Subset, read_subset
-from regimes.storage.tables import Ids, decode_rows, read_rows, write_shard
+from regimes.storage.tables import Ids, decode_rows, left_over, read_rows, write_shard
 
 _PARAMETERS = "parameters.safetensors"
 
@@ -83,3 +83,19 @@ def read_features(store: Store, recipe: FeaturesRecipe) -> Features:
     """All features of a complete artifact."""
     ids, values = read_rows(store.artifact(recipe))
     return Features(ids, values, recipe.descriptor.label)
+
+
+def split_work(
+    store: Store, recipe: FeaturesRecipe
+) -> tuple[list[FileEntry], list[tuple[int, str]]]:
+    """Entries of the shards that an earlier run left, and (unit, name) of those that are missing."""
+    artifact = store.artifact(recipe)
+    present = artifact.present()
+    entries, missing = [], []
+    for unit, shard in enumerate(store.artifact(recipe.images).files):
+        entry = None
+        if shard.name in present:
+            entry = left_over(artifact, shard.name, read_unit(store, recipe, shard.name)[0])
+        entries += [entry] if entry else []
+        missing += [] if entry else [(unit, shard.name)]
+    return entries, missing

@@ -8,6 +8,7 @@ written under a temporary name and renamed, object stores receive one put.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import uuid
 from pathlib import Path
@@ -38,6 +39,8 @@ class Location:
         self.is_local = "://" not in self.uri or self.uri.startswith("file://")
         try:
             self.filesystem, self.path = _resolve(self.uri, self.is_local)
+            if self.is_local:
+                self.uri = self.path  # absolute: workers have working directories of their own
         except (OSError, ValueError, ImportError, pa.ArrowInvalid) as error:
             raise StorageFailure(
                 f"{self.uri}: cannot be used as a location ({error}); "
@@ -46,7 +49,11 @@ class Location:
 
     def child(self, name: str) -> Location:
         """The folder ``name`` below this one."""
-        return Location(f"{self.uri}/{name}")
+        base, mark, query = self.uri.partition("?")
+        below = copy.copy(self)
+        below.uri = f"{base.rstrip('/')}/{name}{mark}{query}"
+        below.path = f"{self.path.rstrip('/')}/{name}" if self.path else name
+        return below
 
     def read(self, name: str) -> bytes:
         """Content of a file.
@@ -78,13 +85,14 @@ class Location:
             if self.is_local:
                 os.replace(temporary, target)
         except OSError as error:
-            if self.is_local:
-                with contextlib.suppress(OSError):
-                    Path(temporary).unlink()
             raise StorageFailure(
                 f"{self.uri}/{name}: cannot be written ({_reason(error)}); free space, fix the "
                 "permissions, or choose another --output, then run the same command again"
             ) from error
+        finally:  # on Ctrl-C too; after the rename there is nothing to delete
+            if self.is_local:
+                with contextlib.suppress(OSError):
+                    Path(temporary).unlink()
 
     def sizes(self) -> dict[str, int]:
         """Size in bytes of every file directly in the folder, by name; empty if there is no folder."""

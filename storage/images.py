@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from regimes.storage.artifacts import Recipe, Store
 from regimes.storage.tables import Ids, read_rows, write_shard
 
 IMAGES_PER_SHARD = 1024
+BYTES_PER_SHARD = 32 * 2**20  # a shard must stay one block on its way through Ray Data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class ImagesRecipe(Recipe):
     """SHA-256 of the source's content."""
     image_size: int | None
     """Side of the square that images were cropped and resized to."""
+    channels: Literal[1, 3] | None
+    """Channels that images were converted to."""
     skip_bad: bool
     """Whether unreadable images were left out."""
 
@@ -46,18 +49,25 @@ class Subset:
         return f"n{self.size}-{self.half}"
 
 
-def ingest(store: Store, source: ImageSource, recipe: ImagesRecipe) -> list[str]:
-    """Decode a source into its artifact; returns the messages of skipped images."""
-    ids, images, skipped = load_images(
-        source, image_size=recipe.image_size, skip_bad=recipe.skip_bad
+def decode_source(source: ImageSource, recipe: ImagesRecipe) -> tuple[list[str], Images, list[str]]:
+    """Ids, images, and the messages of those left out; see ``load_images``."""
+    return load_images(
+        source,
+        image_size=recipe.image_size,
+        channels=recipe.channels,
+        skip_bad=recipe.skip_bad,
     )
+
+
+def ingest(store: Store, recipe: ImagesRecipe, ids: list[str], images: Images) -> None:
+    """Write decoded images into their artifact."""
     artifact = store.artifact(recipe)
+    per_shard = max(1, min(IMAGES_PER_SHARD, BYTES_PER_SHARD // images[0].nbytes))
     entries = []
-    for unit, start in enumerate(range(0, len(ids), IMAGES_PER_SHARD)):
-        rows = slice(start, start + IMAGES_PER_SHARD)
+    for unit, start in enumerate(range(0, len(ids), per_shard)):
+        rows = slice(start, start + per_shard)
         entries.append(write_shard(artifact, unit, np.array(ids[rows]), images[rows], "image"))
     artifact.finish(entries)
-    return skipped
 
 
 def read_images(store: Store, recipe: Recipe) -> tuple[Ids, Images]:

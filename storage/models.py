@@ -122,10 +122,11 @@ def train_ensemble(
         recipes: all cells of the ensemble; they differ in their training images only.
         progress: called with (step, losses (E,)) at every point of the curve.
     """
-    if all(store.artifact(r).is_complete() for r in recipes):
+    checkpoint = checkpoint_location(store, recipes)
+    if not store.missing(recipes):
+        checkpoint.remove()  # left by a kill between the last model and the line that removes it
         return
     trainer = _trainer(store, recipes)
-    checkpoint = _checkpoint_location(store, recipes)
     curve = _resume(trainer, checkpoint)
     _run(trainer, checkpoint, curve, progress)
     for member, recipe in enumerate(recipes):
@@ -147,7 +148,8 @@ def _trainer(store: Store, recipes: Sequence[ModelRecipe]) -> EnsembleTrainer:
     )
 
 
-def _checkpoint_location(store: Store, recipes: Sequence[ModelRecipe]) -> Location:
+def checkpoint_location(store: Store, recipes: Sequence[ModelRecipe]) -> Location:
+    """Where an unfinished ensemble keeps its state."""
     digest = hashlib.sha256("".join(r.address for r in recipes).encode()).hexdigest()
     return store.root.child(f"checkpoints/{digest[:20]}")
 

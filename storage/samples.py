@@ -16,7 +16,7 @@ from regimes.images.pixels import to_uint8
 from regimes.samplers.edm import SampledDenoiser, SamplerConfig, sample_seeds
 from regimes.storage.artifacts import FileEntry, Recipe, Store
 from regimes.storage.models import DenoiserRecipe
-from regimes.storage.tables import write_shard
+from regimes.storage.tables import left_over, shard_name, write_shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,3 +63,17 @@ def make_samples(
         )
     artifact = store.artifact(recipe)
     return write_shard(artifact, unit, np.array(seeds, np.int64), to_uint8(x), "image")
+
+
+def split_work(store: Store, recipe: SamplesRecipe) -> tuple[list[FileEntry], list[int]]:
+    """Entries of the units that an earlier run left, and the units that are missing."""
+    artifact = store.artifact(recipe)
+    present = artifact.present()
+    entries, missing = [], []
+    for unit in range(recipe.num_units):
+        name = shard_name(unit)
+        ids = np.array(recipe.seeds(unit), np.int64)
+        entry = left_over(artifact, name, ids) if name in present else None
+        entries += [entry] if entry else []
+        missing += [] if entry else [unit]
+    return entries, missing

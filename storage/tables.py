@@ -53,10 +53,20 @@ def write_shard(artifact: Artifact, unit: int, ids: Ids, values: Values, column:
     return artifact.write(shard_name(unit), data, num_rows=len(ids))
 
 
-def entry_of(artifact: Artifact, name: str) -> FileEntry:
-    """The manifest entry of a shard that an earlier run left, from its content."""
-    data = artifact.location.read(name)
-    ids, _ = decode_rows(data, f"{artifact.location.uri}/{name}")
+def left_over(artifact: Artifact, name: str, ids: Ids) -> FileEntry | None:
+    """The manifest entry of a shard that an earlier run left, or None if there is none.
+
+    Raises:
+        BrokenArtifact: if the file cannot be read, or does not hold exactly these ids.
+    """
+    where = f"{artifact.location.uri}/{name}"
+    try:
+        data = artifact.location.read(name)
+    except FileNotFoundError:
+        return None
+    found, _ = decode_rows(data, where)
+    if found.tolist() != ids.tolist():
+        raise BrokenArtifact(f"{where}: holds other rows than expected; delete it and run again")
     return FileEntry.of(name, data, len(ids))
 
 

@@ -17,7 +17,7 @@ import pytest
 from matplotlib.text import Text
 
 from regimes.figures import curves, findings, histograms, sheets
-from regimes.figures.style import LINES, MARK, pdf_bytes, png_bytes, save, width_colors
+from regimes.figures.style import LINES, MARK, pdf_bytes, png_bytes, width_colors
 from regimes.report import Report, render
 from regimes.scores.calibration import Threshold
 from regimes.scores.result import Score, wilson_interval
@@ -357,11 +357,6 @@ def test_bytes_do_not_depend_on_the_users_settings_or_on_the_process(tmp_path):
         for seed, extra in (("1", {}), ("2", {"MATPLOTLIBRC": str(tmp_path)}))
     }
     assert len(prints) == 1
-
-
-def test_save_writes_a_png_and_a_pdf(tmp_path):
-    png, pdf = save(curves.copies(table(), SIZES, WIDTHS), tmp_path / "figures", "copies")
-    assert (png.read_bytes()[:4], pdf.read_bytes()[:4]) == (b"\x89PNG", b"%PDF")
 
 
 def test_pyplot_is_not_used():

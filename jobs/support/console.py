@@ -6,13 +6,14 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 import tyro
 from tqdm import tqdm
@@ -39,12 +40,18 @@ class RunOptions:
     cpus: int | None = None
     """CPUs of the local Ray; all by default. Ignored on a cluster."""
     replicas: int | None = None
-    """Generator and descriptor actors; one per CPU by default."""
+    """Generator and descriptor actors; one per CPU by default, or as many as the GPUs hold."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where samples are made: auto takes the GPUs that are there, gpu makes a cluster start some."""
     gpus_per_replica: float = 1.0
-    """Share of a GPU per generator, where there are GPUs."""
+    """Share of a GPU per generator."""
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""
+        if self.name is not None and not re.fullmatch(r"(?!\.+$)[\w.-]+", self.name):
+            raise ConfigError(
+                f"--name {self.name}: expected letters, digits, '.', '_' and '-' alone"
+            )
         for field in ("cpus", "replicas"):
             value = getattr(self, field)
             if value is not None and value < 1:

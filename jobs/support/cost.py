@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from regimes.images.pixels import to_float
-from regimes.images.sources import load_images, open_source
+from regimes.images.pixels import Images, to_float
 from regimes.jobs.support.console import duration
 from regimes.jobs.support.grid import MemorizationGrid
 from regimes.jobs.support.results import Results
-from regimes.storage.artifacts import Recipe, Store
+from regimes.storage.artifacts import Store
 from regimes.storage.models import ModelRecipe
 from regimes.training.ensemble import EnsembleTrainer
 
@@ -21,20 +20,21 @@ _TIMED_STEPS = 5
 _BYTES_PER_WEIGHT = 4
 
 
-def print_plan(store: Store, grid: MemorizationGrid, results: Results) -> None:
+def print_plan(
+    store: Store, grid: MemorizationGrid, results: Results, images: Images, cpus: int | None
+) -> None:
     """Print stages, what is complete, and estimates of time and storage.
 
-    Times are those of one thread on this machine, measured here on random training images (a few
-    seconds); a cluster's nodes will differ.
+    Times are those of one thread on this machine, measured here on a few of the images (a few seconds); a cluster's nodes will differ.
     """
     e = grid.experiment
-    images = _timing_images(grid)
+    some = to_float(images[: grid.sizes[0]])
     print(f"results   {results.location.uri}")
     print(f"images    {grid.num_images} of {e.source}, two halves, n = {_listing(grid.sizes)}")
     training = []
     for group in grid.ensembles:
-        train_s, sample_s = _measure(group, images, grid)
-        missing = _missing(store, group)
+        train_s, sample_s = _measure(group, some, grid)
+        missing = store.missing(group)
         training.append(train_s if missing else 0.0)
         print(
             f"train     width {group[0].width}: {len(group)} models, {len(missing)} missing, "
@@ -42,30 +42,19 @@ def print_plan(store: Store, grid: MemorizationGrid, results: Results) -> None:
             f"sampling {duration(sample_s)}"
         )
         training.append(sample_s if missing else 0.0)
-    samples, features = _missing(store, grid.all_samples), _missing(store, grid.all_features)
+    samples, features = store.missing(grid.all_samples), store.missing(grid.all_features)
     print(
         f"sample    {len(grid.all_samples)} models x {e.num_samples} seeds, {len(samples)} missing"
     )
     print(f"describe  {len(grid.all_features)} image sets, {len(features)} missing")
-    cpus = os.cpu_count() or 1
+    cpus = cpus or os.cpu_count() or 1
     wall = max([sum(training) / cpus, *training])
     print(f"total     {duration(sum(training))} of CPU; about {duration(wall)} on {cpus} CPUs here")
-    print(f"storage   {_storage_bytes(grid, images) / 1e6:.0f} MB")
-
-
-def _missing(store: Store, recipes: Sequence[Recipe]) -> list[Recipe]:
-    return [r for r in recipes if not store.artifact(r).is_complete()]
+    print(f"storage   {_storage_bytes(grid, some) / 1e6:.0f} MB")
 
 
 def _listing(values: Sequence[int]) -> str:
     return ", ".join(str(v) for v in values)
-
-
-def _timing_images(grid: MemorizationGrid) -> torch.Tensor:
-    e = grid.experiment
-    source = open_source(e.source)
-    _, images, _ = load_images(source, image_size=e.image_size, skip_bad=e.skip_bad_images)
-    return to_float(images[: grid.sizes[0]])
 
 
 def _measure(

@@ -19,6 +19,9 @@ from regimes.studies.memorization import Cell, ClosedCell
 from regimes.training.ensemble import TrainingConfig
 
 
+LEAST_ITEMS = 4  # precision looks at the third nearest other item
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemorizationExperiment:
     """What determines the results of the memorization study."""
@@ -27,6 +30,8 @@ class MemorizationExperiment:
     """Images: "digits" (built in), a folder, .zip, .npy, .npz or .parquet."""
     image_size: int | None = None
     """Crop the centre square of every image and resize it to this side, in pixels."""
+    channels: Literal[1, 3] | None = None
+    """Convert all images to gray (1) or colour (3); by default they must agree."""
     skip_bad_images: bool = False
     """Leave out images that cannot be decoded (and count them) instead of stopping."""
     sizes: tuple[int, ...] = (16, 64, 256, 850)
@@ -73,9 +78,12 @@ class MemorizationExperiment:
                 f"--steps: expected one number per width, got {len(self.steps)} for "
                 f"{len(self.widths)} widths"
             )
-        for name in ("num_samples", "seeds_per_unit", "blocks"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')}: expected at least 1")
+        for name, least in (("num_samples", LEAST_ITEMS), ("seeds_per_unit", 1), ("blocks", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')}: expected at least {least}, "
+                    f"got {getattr(self, name)}"
+                )
         if not 0 < self.calibration_quantile < 1:
             raise ConfigError("--calibration-quantile: expected a number inside (0, 1)")
 
@@ -89,18 +97,26 @@ class MemorizationGrid:
         images: recipe of the decoded source.
         num_images: how many it holds.
         sigma_data: standard deviation of its pixels in [-1, 1].
+        left_out: messages of the images that could not be decoded.
 
     Raises:
-        ConfigError: if a size is larger than half of the source.
+        ConfigError: if a size is larger than half of the source, or the images cannot be compared.
     """
 
     experiment: MemorizationExperiment
     images: ImagesRecipe
     num_images: int
     sigma_data: float
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Fail before anything is computed."""
+        if self.num_images < 2 * LEAST_ITEMS:
+            raise ConfigError(
+                f"--source: expected at least {2 * LEAST_ITEMS} images, got {self.num_images}"
+            )
+        if self.sigma_data == 0:
+            raise ConfigError("--source: all images are one plain colour; nothing can be learned")
         for size in self.experiment.sizes:
             self.split.subset("A", size)
 

@@ -24,7 +24,7 @@ from regimes.jobs.support.findings import Findings, find
 from regimes.jobs.support.grid import MemorizationExperiment, MemorizationGrid
 from regimes.jobs.support.tensorboard import event_files
 from regimes.report import Report, render
-from regimes.storage.artifacts import Artifact, Recipe, Store, to_json
+from regimes.storage.artifacts import RECIPE, Artifact, Recipe, Store, to_json
 from regimes.storage.filesystem import Location
 from regimes.studies.memorization import Evidence, Row
 from regimes.studies.verdict import RULES
@@ -43,6 +43,8 @@ class ResultsRecipe(Recipe):
     experiment: MemorizationExperiment
     fingerprint: str
     """Of the image source."""
+    artifacts: str
+    """Hash of the addresses of everything the study rests on, code versions included."""
 
 
 class Results:
@@ -63,7 +65,12 @@ class Results:
         grid: MemorizationGrid,
     ) -> None:
         self.preset, self.preset_experiment, self.grid = preset, preset_experiment, grid
-        self.recipe = ResultsRecipe(experiment=grid.experiment, fingerprint=grid.images.fingerprint)
+        addresses = "".join(recipe.address for recipe in grid.artifacts)
+        self.recipe = ResultsRecipe(
+            experiment=grid.experiment,
+            fingerprint=grid.images.fingerprint,
+            artifacts=hashlib.sha256(addresses.encode()).hexdigest(),
+        )
         name = options.name or _default_name(preset, preset_experiment, grid.experiment)
         self.location = Location(options.output).child(f"memorization/{name}")
         self._artifact = Artifact(self.location, self.recipe)
@@ -78,15 +85,18 @@ class Results:
             found = json.loads(self.location.read(CONFIG))["recipe"]
         except (FileNotFoundError, KeyError, ValueError):
             return
-        if found != json.loads(to_json(self.recipe)):
+        asked = json.loads(to_json(self.recipe))
+        if any(found.get(key) != asked[key] for key in ("experiment", "fingerprint")):
             raise ConfigError(
                 f"{self.location.uri}: holds results of another configuration; choose another "
                 "--name, or pass --no-resume to replace them"
             )
 
     def is_complete(self) -> bool:
-        """Whether everything was written, and is as it was written."""
+        """Whether everything was written by this version of the code, and is as it was written."""
         if not self._artifact.is_complete():
+            return False
+        if self.location.read(RECIPE).decode() != to_json(self.recipe):
             return False
         self._artifact.verify()
         return True
@@ -136,6 +146,7 @@ class Results:
             {
                 "preset": self.preset,
                 "recipe": self.recipe,
+                "left_out": self.grid.left_out,
                 "regimes": __version__,
                 "python": sys.version.split()[0],
                 "packages": packages,

@@ -8,15 +8,17 @@ width and half (``curve-w128-A``): every score with n as the step, which is the 
 from __future__ import annotations
 
 import math
-import tempfile
+import struct
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
-from tensorboardX.summary import hparams
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
 
 from regimes.images.pixels import Images
+from regimes.images.split import HALVES
 from regimes.jobs.support.grid import MemorizationGrid
 from regimes.storage.artifacts import Store
 from regimes.storage.images import read_images
@@ -31,34 +33,39 @@ def event_files(
 ) -> Iterator[tuple[str, bytes]]:
     """Names (below the result folder) and contents of all event files."""
     for cell, recipe in grid.models.items():
-        with _run(recipe.label) as run:
-            _write_cell(run.writer, store, grid, recipe, _scores_of(rows, cell))
-        yield run.name, run.data
+        events = _Events(recipe.label)
+        _write_cell(events, store, grid, recipe, _scores_of(rows, cell))
+        yield events.name, events.data
     for width in grid.experiment.widths:
-        for half in ("A", "B"):
-            with _run(f"curve-w{width}-{half}") as run:
-                _write_curve(run.writer, rows, width, half)
-            yield run.name, run.data
+        for half in HALVES:
+            events = _Events(f"curve-w{width}-{half}")
+            _write_curve(events, rows, width, half)
+            yield events.name, events.data
 
 
-class _run:
-    """An event file in a temporary folder; ``data`` is its content afterwards."""
+class _Events:
+    """An event file in memory. Equal events give equal bytes: no clock, no host name."""
 
     def __init__(self, label: str) -> None:
-        # TensorBoard looks for "tfevents"; the usual name would carry time and host name.
         self.name = f"tensorboard/{label}/events.out.tfevents.0.{label}"
-        self._folder = tempfile.TemporaryDirectory(prefix="regimes-tensorboard-")
-        self.writer = SummaryWriter(self._folder.name)
-        self.data = b""
+        self._records = [self._record(Event(wall_time=0.0, file_version="brain.Event:2"))]
 
-    def __enter__(self) -> _run:
-        return self
+    @staticmethod
+    def _record(event: Any) -> bytes:
+        """Length, its checksum, the event, its checksum: the TFRecord format."""
+        data = event.SerializeToString(deterministic=True)
+        length = struct.pack("<Q", len(data))
+        crc = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
+        return length + crc[0] + data + crc[1]
 
-    def __exit__(self, *_: object) -> None:
-        self.writer.close()
-        (path,) = Path(self._folder.name).glob("*tfevents*")
-        self.data = path.read_bytes()
-        self._folder.cleanup()
+    def add(self, value: Any, step: int = 0) -> None:
+        """Append a summary."""
+        self._records.append(self._record(Event(wall_time=0.0, step=step, summary=value)))
+
+    @property
+    def data(self) -> bytes:
+        """The file."""
+        return b"".join(self._records)
 
 
 def _scores_of(rows: Sequence[Row], cell: Cell) -> dict[str, float]:
@@ -74,28 +81,28 @@ def _scores_of(rows: Sequence[Row], cell: Cell) -> dict[str, float]:
 
 
 def _write_cell(
-    writer: SummaryWriter,
+    events: _Events,
     store: Store,
     grid: MemorizationGrid,
     recipe: ModelRecipe,
     scores: dict[str, float],
 ) -> None:
     for step, loss in zip(*read_curve(store, recipe), strict=True):
-        writer.add_scalar("train/loss", float(loss), int(step), walltime=0.0)
+        events.add(summary.scalar("train/loss", float(loss)), int(step))
     _, images = read_images(store, grid.samples(recipe))
-    writer.add_image("samples", tile(images), 0, walltime=0.0, dataformats="HWC")
+    events.add(summary.image("samples", tile(images), dataformats="HWC"))
     about = {"n": recipe.train.size, "width": recipe.width, "half": recipe.train.half}
-    for summary in hparams(about, {f"score/{name}": value for name, value in scores.items()}):
-        writer.file_writer.add_summary(summary, walltime=0.0)
+    for part in summary.hparams(about, {f"score/{name}": v for name, v in scores.items()}):
+        events.add(part)
     for name, value in scores.items():
-        writer.add_scalar(f"score/{name}", value, 0, walltime=0.0)
+        events.add(summary.scalar(f"score/{name}", value))
 
 
-def _write_curve(writer: SummaryWriter, rows: Sequence[Row], width: int, half: str) -> None:
+def _write_curve(events: _Events, rows: Sequence[Row], width: int, half: str) -> None:
     for row in sorted(rows, key=lambda r: r.n):
         of_cell = width in (row.width, row.width_other) and half in (row.half, row.half_other)
         if of_cell and math.isfinite(row.score.value):
-            writer.add_scalar(f"curve/{row.score.name}", row.score.value, row.n, walltime=0.0)
+            events.add(summary.scalar(f"curve/{row.score.name}", row.score.value), row.n)
 
 
 def tile(images: Images, *, zoom: int = 4, side: int = GRID_SIDE) -> Images:

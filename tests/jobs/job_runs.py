@@ -23,21 +23,29 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "RAY_"))}
 
 
-def start(output: Path | str, *options: str) -> subprocess.Popen[str]:
+def start(
+    output: Path | str, *options: str, cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     """Start the job; its standard output and error come together."""
     return subprocess.Popen(
         [sys.executable, str(JOB), *SMALL, "--output", str(output), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment(),
-        cwd=ROOT,
+        env=environment() | (env or {}),
+        cwd=cwd,
     )
 
 
-def run(output: Path | str, *options: str, expect: int = 0) -> str:
+def run(
+    output: Path | str,
+    *options: str,
+    expect: int = 0,
+    cwd: Path = ROOT,
+    env: dict[str, str] | None = None,
+) -> str:
     """Run the job to its end; returns what it printed."""
-    process = start(output, *options)
+    process = start(output, *options, cwd=cwd, env=env)
     text, _ = process.communicate(timeout=600)
     assert process.returncode == expect, text
     return text

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from job_runs import run
 from PIL import Image
 
 from regimes.jobs import memorization
@@ -74,6 +75,48 @@ def unknown_scheme(tmp: Path) -> list[str]:
     return ["--output", "gopher://somewhere/results"]
 
 
+def gray_among_colour(tmp: Path) -> list[str]:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(buffer, "png")
+    return ["--source", str(folder(tmp, red=buffer.getvalue())), "--sizes", "4"]
+
+
+def too_few_images(tmp: Path) -> list[str]:
+    np.save(tmp / "few.npy", np.arange(6 * 64, dtype=np.uint8).reshape(6, 8, 8))
+    return ["--source", str(tmp / "few.npy"), "--sizes", "2"]
+
+
+def images_without_content(tmp: Path) -> list[str]:
+    np.save(tmp / "black.npy", np.zeros((40, 8, 8), np.uint8))
+    return ["--source", str(tmp / "black.npy"), "--sizes", "4"]
+
+
+def equal_images(tmp: Path) -> list[str]:
+    one = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
+    np.save(tmp / "equal.npy", one.repeat(40, axis=0))
+    return ["--source", str(tmp / "equal.npy"), "--sizes", "4"]
+
+
+def images_too_large_to_whiten(tmp: Path) -> list[str]:
+    images = np.random.default_rng(0).integers(0, 256, (20, 128, 128), dtype=np.uint8)
+    np.save(tmp / "large.npy", images)
+    return ["--source", str(tmp / "large.npy"), "--sizes", "4"]
+
+
+def too_few_samples(tmp: Path) -> list[str]:
+    return ["--num-samples", "3"]
+
+
+def a_name_that_leads_elsewhere(tmp: Path) -> list[str]:
+    (tmp / "victim").mkdir()
+    (tmp / "victim" / "file").write_text("precious")
+    return ["--name", "../../victim", "--no-resume"]
+
+
+def no_replicas(tmp: Path) -> list[str]:
+    return ["--replicas", "0"]
+
+
 TABLE: list[tuple[Callable[[Path], list[str]], list[str]]] = [
     (missing_path, ["nowhere", "no such file or folder"]),
     (empty_folder, ["empty", "holds no images", ".png"]),
@@ -84,6 +127,14 @@ TABLE: list[tuple[Callable[[Path], list[str]], list[str]]] = [
     (more_images_than_there_are, ["100000", "1 to 898", "--sizes"]),
     (steps_that_do_not_fit_widths, ["--steps", "one number per width"]),
     (a_file_in_the_way_of_the_output, ["file/results", "cannot be written", "--output"]),
+    (gray_among_colour, ["red.png is 8x8 RGB", "--channels"]),
+    (too_few_images, ["at least 8 images", "got 6"]),
+    (images_without_content, ["one plain colour"]),
+    (equal_images, ["are equal", "two different"]),
+    (images_too_large_to_whiten, ["16384 values", "--image-size", "--descriptor pixels"]),
+    (too_few_samples, ["--num-samples", "at least 4, got 3"]),
+    (a_name_that_leads_elsewhere, ["--name ../../victim", "letters"]),
+    (no_replicas, ["--replicas", "at least 1"]),
     (unknown_scheme, ["gopher://somewhere/results", "s3://bucket"]),
 ]
 
@@ -105,3 +156,26 @@ def test_bad_input_is_one_line_that_names_the_thing_and_the_remedy(
         assert word in error
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+
+
+def test_a_ray_address_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    text = run(tmp_path / "out", expect=1, env={"RAY_ADDRESS": "nonsense"})
+    (error,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert "RAY_ADDRESS=nonsense" in error
+    assert "unset it" in error
+    assert "Traceback" not in text
+
+
+def test_a_long_folder_for_temporary_files_does_no_harm(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 12)
+    folder.mkdir()
+    run(
+        tmp_path / "out",
+        "--sizes",
+        "8",
+        "--widths",
+        "16",
+        "--steps",
+        "20",
+        env={"TMPDIR": str(folder)},
+    )

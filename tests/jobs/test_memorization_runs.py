@@ -12,14 +12,22 @@ import pyarrow.parquet as pq
 import pytest
 from job_runs import artifact_bytes, counts, run, shards, start, wait_for, workers
 
+from regimes.jobs import memorization
+from regimes.jobs.support.console import RunOptions
+from regimes.jobs.support.results import Results
+from regimes.storage.samples import SamplesRecipe
+
 MODELS, UNITS, FEATURE_UNITS = 8, 48, 50
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """An undisturbed run: its output folder and what it printed."""
-    output = tmp_path_factory.mktemp("finished")
-    return output, run(output)
+    """An undisturbed run: its output folder and what it printed.
+
+    The output is given relative to a working directory that is not the checkout.
+    """
+    here = tmp_path_factory.mktemp("some where ü")
+    return here / "out put", run("out put", cwd=here)
 
 
 def results(output: Path) -> Path:
@@ -75,7 +83,9 @@ def test_a_second_run_computes_nothing(finished: tuple[Path, str]) -> None:
     before = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
     text = run(output)
     assert "complete: nothing to compute" in text
-    assert "train" not in text
+    assert not [
+        line for line in text.splitlines() if line.startswith(("images", "train", "sample"))
+    ]
     assert {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()} == before
 
 
@@ -103,7 +113,7 @@ def test_samples_are_byte_identical_for_1_and_3_replicas(
         for kind in ("samples", "features"):
             shutil.rmtree(output / "artifacts" / kind)
         shutil.rmtree(output / "memorization")
-        text = run(output, "--replicas", replicas, "--cpus", "3")
+        text = run(output, "--replicas", replicas)  # of three, one finds no CPU and stays idle
         assert counts(text, "sample") == (0, UNITS)
         assert artifact_bytes(output) == artifact_bytes(finished[0])
 
@@ -122,6 +132,27 @@ def test_a_name_holds_one_configuration(finished: tuple[Path, str]) -> None:
     text = run(output, "--name", name, "--num-samples", "50", expect=1)
     assert "another configuration" in text
     assert "--name" in text
+
+
+def test_no_resume_replaces_results_of_another_configuration(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(finished[0], output)
+    run(output, "--name", results(output).name, "--first-seed", "7", "--no-resume")
+    config = json.loads((results(output) / "config.json").read_text())
+    assert config["recipe"]["experiment"]["first_seed"] == 7
+
+
+def test_results_of_an_older_step_are_not_taken_for_complete(
+    finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, _, _ = memorization._plan(memorization.PRESETS["digits-smoke"])
+    options = RunOptions(output=str(finished[0]))
+    preset = memorization.PRESETS["digits-smoke"]
+    assert Results(options, "digits-smoke", preset, grid).is_complete()
+    monkeypatch.setattr(SamplesRecipe, "code_version", SamplesRecipe.code_version + 1)
+    assert not Results(options, "digits-smoke", preset, grid).is_complete()
 
 
 def test_dry_run_prints_plan_and_cost_and_writes_nothing(tmp_path: Path) -> None:
@@ -157,7 +188,14 @@ def test_a_damaged_shard_is_named_before_anything_rests_on_it(
     assert str(shard) in text
     assert complaint in text
     assert f"delete the folder {shard.parent}" in text
-    shutil.rmtree(shard.parent)
+
+
+def test_after_a_damaged_artifact_is_deleted_only_that_is_made_again(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(finished[0], output)
+    shutil.rmtree(shards(output, "samples")[0].parent)
     text = run(output, "--name", "again")
     assert counts(text, "sample") == (UNITS - 3, 3)
     assert artifact_bytes(output) == artifact_bytes(finished[0])
@@ -257,7 +295,8 @@ def test_after_a_killed_driver_the_same_command_does_the_rest_only(
 def test_every_listening_socket_is_on_loopback(tmp_path: Path) -> None:
     import psutil
 
-    process = start(tmp_path)
+    hostile = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_AUTH_MODE": "disabled"}
+    process = start(tmp_path, env=hostile)
     wait_for(lambda: workers(process, r"^ray::"), process)
     pids = {p.pid for p in psutil.Process(process.pid).children(recursive=True)} | {process.pid}
     sockets = [c for c in psutil.net_connections() if c.pid in pids and c.status == "LISTEN"]
@@ -267,9 +306,15 @@ def test_every_listening_socket_is_on_loopback(tmp_path: Path) -> None:
     assert {c.laddr.ip for c in sockets} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
-def test_sigterm_stops_with_a_word_on_how_to_go_on(tmp_path: Path) -> None:
-    process = start(tmp_path, "--steps", "200000", "200000")
-    wait_for(lambda: list(tmp_path.glob("checkpoints/*/state.safetensors")), process)
+@pytest.mark.parametrize("stage", ["train", "sample"])
+def test_sigterm_stops_with_a_word_on_how_to_go_on(tmp_path: Path, stage: str) -> None:
+    long = {"train": ("--steps", "200000", "200000"), "sample": ("--num-samples", "100000")}
+    process = start(tmp_path, *long[stage])
+    begun = {
+        "train": lambda: list(tmp_path.glob("checkpoints/*/state.safetensors")),
+        "sample": lambda: shards(tmp_path, "samples"),
+    }
+    wait_for(begun[stage], process)
     process.terminate()
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 143, text

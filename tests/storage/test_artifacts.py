@@ -20,7 +20,7 @@ from regimes.storage.models import ClosedFormRecipe, ModelRecipe
 from regimes.storage.samples import SamplesRecipe
 from regimes.training.ensemble import TrainingConfig
 
-IMAGES = ImagesRecipe(fingerprint="f" * 64, image_size=None, skip_bad=False)
+IMAGES = ImagesRecipe(fingerprint="f" * 64, image_size=None, channels=None, skip_bad=False)
 SUBSET = Subset(images=IMAGES, split=Split(num_images=10, seed=0), half="A", size=4)
 MODEL = ModelRecipe(
     train=SUBSET,

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from ingesting import ingest_source
 
 from regimes.denoisers.closed_form import EmpiricalDenoiser, WienerDenoiser
 from regimes.errors import BrokenArtifact
@@ -15,7 +16,7 @@ from regimes.images.sources import ArraySource
 from regimes.images.split import Split
 from regimes.storage import models
 from regimes.storage.artifacts import Store
-from regimes.storage.images import ImagesRecipe, Subset, ingest, read_subset
+from regimes.storage.images import ImagesRecipe, Subset, read_subset
 from regimes.storage.models import (
     ClosedFormRecipe,
     ModelRecipe,
@@ -32,8 +33,10 @@ def recipes_in(store, steps=STEPS):
     """An ensemble of two cells over twelve stored images."""
     rng = np.random.default_rng(0)
     source = ArraySource("mine", rng.integers(0, 256, (12, 3, 3, 1), dtype=np.uint8))
-    images = ImagesRecipe(fingerprint=source.fingerprint, image_size=None, skip_bad=False)
-    ingest(store, source, images)
+    images = ImagesRecipe(
+        fingerprint=source.fingerprint, image_size=None, channels=None, skip_bad=False
+    )
+    ingest_source(store, source, images)
     split = Split(num_images=12, seed=0)
     return [
         ModelRecipe(
@@ -91,7 +94,7 @@ def test_resumed_training_ends_with_the_bytes_of_an_uninterrupted_run(
 
 def test_checkpoint_is_removed_after_training(uninterrupted):
     store, recipes, _ = uninterrupted
-    assert models._checkpoint_location(store, recipes).sizes() == {}
+    assert models.checkpoint_location(store, recipes).sizes() == {}
 
 
 def test_complete_models_are_not_trained_again(uninterrupted, monkeypatch):
@@ -117,7 +120,7 @@ def test_only_the_missing_model_of_an_ensemble_is_written_again(store, uninterru
 
 def test_broken_checkpoint_is_named_with_the_remedy(store):
     recipes = recipes_in(store)
-    models._checkpoint_location(store, recipes).write(models._STATE, b"cut short")
+    models.checkpoint_location(store, recipes).write(models._STATE, b"cut short")
     with pytest.raises(BrokenArtifact, match=r"state\.safetensors: not a readable .*; delete it"):
         train_ensemble(store, recipes)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from ingesting import ingest_source
 
 from regimes.images.pixels import to_float, to_uint8
 from regimes.images.sources import ArraySource
 from regimes.images.split import Split
 from regimes.samplers.edm import SamplerConfig, sample_seeds
-from regimes.storage.images import ImagesRecipe, Subset, ingest, read_images, read_subset
+from regimes.storage.images import ImagesRecipe, Subset, read_images, read_subset
 from regimes.storage.models import ClosedFormRecipe, load_denoiser
 from regimes.storage.samples import SamplesRecipe, make_samples
 from regimes.storage.tables import decode_rows
@@ -19,8 +20,10 @@ from regimes.storage.tables import decode_rows
 def samples_recipe(store, form="wiener", first_seed=5, **sampler):
     rng = np.random.default_rng(0)
     source = ArraySource("mine", rng.integers(0, 256, (12, 3, 3, 1), dtype=np.uint8))
-    images = ImagesRecipe(fingerprint=source.fingerprint, image_size=None, skip_bad=False)
-    ingest(store, source, images)
+    images = ImagesRecipe(
+        fingerprint=source.fingerprint, image_size=None, channels=None, skip_bad=False
+    )
+    ingest_source(store, source, images)
     subset = Subset(images=images, split=Split(num_images=12, seed=0), half="A", size=6)
     return SamplesRecipe(
         denoiser=ClosedFormRecipe(form=form, train=subset),

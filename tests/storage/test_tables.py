@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ingesting import ingest_source
 
 from regimes.descriptors.pixels import Pixels, WhitenedPixels
 from regimes.errors import BadImage, BrokenArtifact
@@ -26,11 +27,11 @@ from regimes.storage.features import (
     read_unit,
     write_unit,
 )
-from regimes.storage.images import ImagesRecipe, Subset, ingest, read_images, read_subset
+from regimes.storage.images import ImagesRecipe, Subset, read_images, read_subset
 from regimes.storage.tables import (
     decode_rows,
     encode_rows,
-    entry_of,
+    left_over,
     read_rows,
     shard_name,
     write_shard,
@@ -135,10 +136,18 @@ def test_rows_of_an_artifact_come_in_the_order_of_units(rng, store):
 def test_entry_of_a_shard_left_by_an_earlier_run_is_that_of_its_writer(rng, store):
     artifact = store.artifact(Toy())
     entry = write_shard(artifact, 3, IDS[0], images(rng), "image")
-    assert entry_of(artifact, shard_name(3)) == entry
+    assert left_over(artifact, shard_name(3), IDS[0]) == entry
+    assert left_over(artifact, shard_name(9), IDS[0]) is None
     artifact.location.write(shard_name(4), b"cut short")
     with pytest.raises(BrokenArtifact, match=r"shard-000004\.parquet: not readable as Parquet"):
-        entry_of(artifact, shard_name(4))
+        left_over(artifact, shard_name(4), IDS[0])
+
+
+def test_a_left_over_shard_with_other_rows_is_refused(rng, store):
+    artifact = store.artifact(Toy())
+    write_shard(artifact, 3, IDS[0], images(rng), "image")
+    with pytest.raises(BrokenArtifact, match="holds other rows than expected"):
+        left_over(artifact, shard_name(3), IDS[0][::-1])
 
 
 # --- image and feature artifacts -----------------------------------------------------------------
@@ -150,12 +159,14 @@ def source(rng):
 
 
 def recipe_of(source):
-    return ImagesRecipe(fingerprint=source.fingerprint, image_size=None, skip_bad=False)
+    return ImagesRecipe(
+        fingerprint=source.fingerprint, image_size=None, channels=None, skip_bad=False
+    )
 
 
 def test_ingested_source_is_read_back_in_several_shards(store, source, monkeypatch):
     monkeypatch.setattr(images_module, "IMAGES_PER_SHARD", 10)
-    assert ingest(store, source, recipe_of(source)) == []
+    assert ingest_source(store, source, recipe_of(source)) == []
     ids, found = read_images(store, recipe_of(source))
     assert ids.tolist() == source.ids
     np.testing.assert_array_equal(found, np.stack([source.read(i) for i in range(23)]))
@@ -164,8 +175,10 @@ def test_ingested_source_is_read_back_in_several_shards(store, source, monkeypat
 
 
 def test_ingest_applies_the_size_of_the_recipe(store, source):
-    recipe = ImagesRecipe(fingerprint=source.fingerprint, image_size=2, skip_bad=False)
-    ingest(store, source, recipe)
+    recipe = ImagesRecipe(
+        fingerprint=source.fingerprint, image_size=2, channels=None, skip_bad=False
+    )
+    ingest_source(store, source, recipe)
     found = read_images(store, recipe)[1]
     assert found.shape == (23, 2, 2, 1)
     np.testing.assert_array_equal(found[5], source.read(5, image_size=2))
@@ -179,12 +192,16 @@ def test_ingest_stops_at_or_reports_bad_images(store, tmp_path):
 
     Image.new("L", (4, 4)).save(tmp_path / "pictures/c.png")
     bad = open_source(str(tmp_path / "pictures"))
-    strict = ImagesRecipe(fingerprint=bad.fingerprint, image_size=None, skip_bad=False)
+    strict = ImagesRecipe(
+        fingerprint=bad.fingerprint, image_size=None, channels=None, skip_bad=False
+    )
     with pytest.raises(BadImage, match=r"a\.png"):
-        ingest(store, bad, strict)
+        ingest_source(store, bad, strict)
     assert not store.artifact(strict).is_complete()
-    lenient = ImagesRecipe(fingerprint=bad.fingerprint, image_size=None, skip_bad=True)
-    assert len(ingest(store, bad, lenient)) == 1
+    lenient = ImagesRecipe(
+        fingerprint=bad.fingerprint, image_size=None, channels=None, skip_bad=True
+    )
+    assert len(ingest_source(store, bad, lenient)) == 1
     assert read_images(store, lenient)[0].tolist() == ["c.png"]
 
 
@@ -195,7 +212,7 @@ def subset_of(source, size, half="A"):
 
 
 def test_subset_holds_the_images_of_its_split(store, source):
-    ingest(store, source, recipe_of(source))
+    ingest_source(store, source, recipe_of(source))
     subset = subset_of(source, 5)
     ids, found = read_subset(store, subset)
     index = subset.split.indices("A")[:5]
@@ -206,7 +223,7 @@ def test_subset_holds_the_images_of_its_split(store, source):
 
 @pytest.mark.parametrize("name", ["whitened-pixels", "pixels"])
 def test_stored_features_are_those_of_the_descriptor(store, source, name):
-    ingest(store, source, recipe_of(source))
+    ingest_source(store, source, recipe_of(source))
     subset = subset_of(source, 11)
     whiten = name == "whitened-pixels"
     descriptor = DescriptorRecipe(

@@ -14,7 +14,7 @@ def copying(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
     """Between which sizes copying stops.
 
     Most samples are copies where the interval of GL lies below 0.5 at every width; copying has
-    stopped where, from there on, every width's GL is at least 0.9 of that of real held-out images.
+    stopped where, from there on, no width copies more than real held-out images resemble.
     These are the study's rules (``verdict.RULES``).
     """
 

@@ -18,7 +18,6 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib.style
@@ -197,11 +196,3 @@ def pdf_bytes(figure: Figure) -> bytes:
     figure.savefig(buffer, format="pdf", dpi=DPI, metadata=unsigned)
     return buffer.getvalue()
 
-
-def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
-    """Write ``folder/name.png`` and ``folder/name.pdf``; returns both paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-    png.write_bytes(png_bytes(figure))
-    pdf.write_bytes(pdf_bytes(figure))
-    return png, pdf

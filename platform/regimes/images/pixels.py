@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 Images = npt.NDArray[np.uint8]
@@ -31,3 +32,15 @@ def to_uint8(samples: Tensor) -> Images:
 def pixel_vectors(images: Images) -> npt.NDArray[np.float32]:
     """(N, H, W, C) uint8 -> (N, H W C) float32 in [-1, 1], row-major."""
     return images.reshape(len(images), -1).astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def with_channels(image: Images, channels: int | None) -> Images:
+    """(H, W, C) uint8 with 1 or 3 channels; None keeps C.
+
+    Colour becomes gray by ITU-R 601-2 luma, as in PIL; gray becomes three equal channels.
+    """
+    if channels is None or image.shape[2] == channels:
+        return image
+    if channels == 3:
+        return image.repeat(3, axis=2)
+    return np.asarray(Image.fromarray(image).convert("L"))[:, :, None]

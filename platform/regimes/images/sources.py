@@ -12,8 +12,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Protocol
+from pathlib import Path, PurePosixPath
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from PIL import Image
 
 from regimes.errors import BadImage, BadSource
 from regimes.images.decode import SUFFIXES, centre_square, decode
-from regimes.images.pixels import Images
+from regimes.images.pixels import Images, with_channels
 
 
 class ImageSource(Protocol):
@@ -71,8 +71,9 @@ def open_source(spec: str) -> ImageSource:
         ".parquet": ParquetSource,
     }
     if path.is_dir():
-        is_parquet = any(path.glob("*.parquet"))
-        source: ImageSource = ParquetSource(path) if is_parquet else FolderSource(path)
+        source: ImageSource = FolderSource(path)
+        if len(source.ids) == 0 and any(path.glob("*.parquet")):
+            source = ParquetSource(path)
     elif path.suffix.lower() in kinds:
         source = kinds[path.suffix.lower()](path)
     else:
@@ -83,6 +84,13 @@ def open_source(spec: str) -> ImageSource:
     if len(source.ids) == 0:
         raise BadSource(f"{spec}: holds no images ({', '.join(sorted(SUFFIXES))} are looked for)")
     return source
+
+
+def _is_image_name(name: str) -> bool:
+    """An image by its suffix, and not one of the shadows that macOS leaves in archives."""
+    path = PurePosixPath(name)
+    shadow = path.name.startswith("._") or "__MACOSX" in path.parts
+    return path.suffix.lower() in SUFFIXES and not shadow
 
 
 def _hash(parts: Iterable[bytes]) -> str:
@@ -98,18 +106,27 @@ class FolderSource:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
-        files = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        files = (p for p in path.rglob("*") if _is_image_name(p.name) and p.is_file())
         self.ids = sorted(p.relative_to(path).as_posix() for p in files)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all paths and contents."""
-        return _hash(part for i in self.ids for part in (i.encode(), (self.path / i).read_bytes()))
+        return _hash(part for i in self.ids for part in (i.encode(), self._bytes(i)))
+
+    def _bytes(self, image_id: str) -> bytes:
+        try:
+            return (self.path / image_id).read_bytes()
+        except OSError as error:
+            raise BadImage(
+                f"{self.path / image_id}: cannot be read ({error.strerror}); fix its permissions, "
+                "or move it away"
+            ) from error
 
     def read(self, index: int, *, image_size: int | None = None) -> Images:
         """See ``ImageSource``."""
-        path = self.path / self.ids[index]
-        return decode(path.read_bytes(), str(path), image_size=image_size)
+        image_id = self.ids[index]
+        return decode(self._bytes(image_id), str(self.path / image_id), image_size=image_size)
 
 
 class ZipSource:
@@ -121,8 +138,7 @@ class ZipSource:
             self._zip = zipfile.ZipFile(path)
         except zipfile.BadZipFile as error:
             raise BadSource(f"{path}: not a readable zip archive; create it again") from error
-        names = (n for n in self._zip.namelist() if Path(n).suffix.lower() in SUFFIXES)
-        self.ids = sorted(names)
+        self.ids = sorted(n for n in self._zip.namelist() if _is_image_name(n))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -137,6 +153,8 @@ class ZipSource:
             data = self._zip.read(member)
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise BadImage(f"{name}: damaged inside the archive; create it again") from error
+        except RuntimeError as error:  # zipfile's word for an encrypted member
+            raise BadImage(f"{name}: {error}; create the archive without a password") from error
         return decode(data, name, image_size=image_size)
 
 
@@ -252,13 +270,18 @@ def _digits() -> ArraySource:
 
 
 def load_images(
-    source: ImageSource, *, image_size: int | None = None, skip_bad: bool = False
+    source: ImageSource,
+    *,
+    image_size: int | None = None,
+    channels: Literal[1, 3] | None = None,
+    skip_bad: bool = False,
 ) -> tuple[list[str], Images, list[str]]:
     """Decode a whole source into memory.
 
     Args:
         source: where the images are.
         image_size: side of the square to crop and resize to, or None to keep the size.
+        channels: 1 turns all images gray, 3 gives gray ones three equal channels; None keeps them.
         skip_bad: leave out images that cannot be decoded instead of stopping at the first.
 
     Returns:
@@ -275,17 +298,21 @@ def load_images(
         raise BadSource(f"{source.name}: ids repeat; every image needs its own")
     for index, image_id in enumerate(source.ids):
         try:
-            image = source.read(index, image_size=image_size)
+            image = with_channels(source.read(index, image_size=image_size), channels)
         except BadSource as error:
             if not skip_bad:
                 raise
             skipped.append(str(error))
             continue
         if images and image.shape != images[0].shape:
+            remedy = (
+                "--image-size to crop and resize"
+                if image.shape[:2] != images[0].shape[:2]
+                else "--channels 1 or 3 to convert"
+            )
             raise BadSource(
                 f"{source.name}: images differ in size: {ids[0]} is {_size(images[0])}, "
-                f"{image_id} is {_size(image)}; make them equal, or pass --image-size to crop "
-                "and resize"
+                f"{image_id} is {_size(image)}; make them equal, or pass {remedy}"
             )
         ids.append(image_id)
         images.append(image)

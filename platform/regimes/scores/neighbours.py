@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 
 BLOCK = 4096
-_SPARE = 8  # candidates beyond k, so that float32 rounding cannot hide a true neighbour
+_SPARE = 8  # candidates beyond k: float32 rounding must confuse more than these to hide a neighbour
 
 
 def nearest(

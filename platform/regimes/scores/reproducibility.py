@@ -51,7 +51,7 @@ def reproducibility(
         threshold=threshold,
         num_train=0,
         descriptor=a.descriptor,
-        higher_is_better=True,
+        higher_is_better=None,
         per_item={"id": a.ids, "similarity": similarity},
     )
 

@@ -34,8 +34,8 @@ class Score:
     """Items they were compared with."""
     descriptor: str
     """The space in which they were compared."""
-    higher_is_better: bool
-    """Direction, for a reader who wants models that do not copy."""
+    higher_is_better: bool | None
+    """Direction, for a reader who wants models that learn and do not copy; None if neither."""
     per_item: Mapping[str, Vector] = field(default_factory=dict, repr=False)
     """Arrays of length ``num_generated`` from which figures are drawn."""
 
@@ -77,7 +77,7 @@ def proportion(
     threshold: float,
     num_train: int,
     descriptor: str,
-    higher_is_better: bool,
+    higher_is_better: bool | None,
     per_item: Mapping[str, Vector] | None = None,
 ) -> Score:
     """The ``Score`` that is a fraction of items, with its Wilson interval over the items.

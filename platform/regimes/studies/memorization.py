@@ -202,7 +202,7 @@ def _disjoint(evidence: Evidence, tau: float, suffix: str) -> Iterator[Row]:
 
 def _rp_of_halves(sets: dict[Half, ImageSet], n: int, tau: float, name: str) -> Score:
     score = reproducibility(sets["A"].features, sets["B"].features, threshold=tau, name=name)
-    return dataclasses.replace(score, num_train=n)
+    return dataclasses.replace(score, num_train=n, higher_is_better=True)
 
 
 def _against_closed_forms(evidence: Evidence, tau: float) -> Iterator[Row]:
@@ -214,9 +214,7 @@ def _against_closed_forms(evidence: Evidence, tau: float) -> Iterator[Row]:
         }
         for name, (reference, versus) in references.items():
             score = reproducibility(samples.features, reference.features, threshold=tau, name=name)
-            if name == "wiener_similarity":
-                score = dataclasses.replace(score, higher_is_better=False)
-            score = dataclasses.replace(score, num_train=n)
+            score = dataclasses.replace(score, num_train=n, higher_is_better=False)
             yield Row(score=score, n=n, width=width, half=half, versus=versus)
 
 
