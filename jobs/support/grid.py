@@ -18,7 +18,6 @@ from regimes.storage.samples import SamplesRecipe
 from regimes.studies.memorization import Cell, ClosedCell
 from regimes.training.ensemble import TrainingConfig
 
-
 LEAST_ITEMS = 4  # precision looks at the third nearest other item
 
 

@@ -56,3 +56,11 @@ class IdMismatch(RegimesError):
 
 class DescriptorMismatch(RegimesError):
     """Two feature sets come from different descriptors."""
+
+
+class BadCheckpoint(RegimesError):
+    """A checkpoint is damaged, of an unknown kind, or does not describe the network it holds."""
+
+
+class UnsafeCheckpoint(BadCheckpoint):
+    """A checkpoint asks for something that is not plain data; nothing of it was executed."""

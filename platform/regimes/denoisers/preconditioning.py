@@ -82,13 +82,19 @@ class VP:
 
     @property
     def sigma_min(self) -> float:
-        """sigma(epsilon_t)."""
-        return float(self.sigma(torch.tensor(self.epsilon_t)))
+        """sigma(epsilon_t), as EDM's networks have it: 9.766e-4 (the exact value is 1.0005e-3)."""
+        return self._published_sigma(self.epsilon_t)
 
     @property
     def sigma_max(self) -> float:
         """sigma(1)."""
-        return float(self.sigma(torch.tensor(1.0)))
+        return self._published_sigma(1.0)
+
+    def _published_sigma(self, time: float) -> float:
+        # exp(x) - 1 in float32 loses 2.4% of sigma_min. The limits of the grid must be the
+        # published ones for a seed to give the published image, so the loss is kept.
+        t = torch.tensor(time, dtype=torch.float32, device="cpu")
+        return float(((0.5 * self.beta_d * t**2 + self.beta_min * t).exp() - 1).sqrt())
 
     def sigma(self, t: Tensor) -> Tensor:
         """Noise level at time t in (0, 1]."""
@@ -128,12 +134,18 @@ class VE:
 
 @functools.lru_cache(maxsize=8)
 def _iddpm_levels(M: int, C_1: float, C_2: float) -> Tensor:
-    """Noise levels u_0 > ... > u_M = 0 of iDDPM, (M + 1,) float64 (table 1, u_j)."""
-    alpha_bar = [math.sin(0.5 * math.pi * j / (M * (C_2 + 1))) ** 2 for j in range(M + 1)]
-    u = [0.0] * (M + 1)
-    for j in range(M, 0, -1):
-        u[j - 1] = math.sqrt((u[j] ** 2 + 1) / max(alpha_bar[j - 1] / alpha_bar[j], C_1) - 1)
-    return torch.tensor(u, dtype=torch.float64)
+    """Noise levels u_0 > ... > u_M = 0 of iDDPM, (M + 1,) float32 (table 1, u_j).
+
+    The recursion runs in float32 because EDM's does: the rounding adds up to 5e-4 of u_{M-1}, and
+    a sampler that starts from other levels does not give the published images.
+    """
+    j = torch.arange(M + 1, dtype=torch.float32, device="cpu")
+    alpha_bar = (0.5 * math.pi * j / M / (C_2 + 1)).sin() ** 2
+    u = torch.zeros(M + 1, dtype=torch.float32, device="cpu")
+    ratio = (alpha_bar[:-1] / alpha_bar[1:]).clip(min=C_1)
+    for i in range(M, 0, -1):
+        u[i - 1] = ((u[i] ** 2 + 1) / ratio[i - 1] - 1).sqrt()
+    return u
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +159,14 @@ class IDDPM:
     M: int = 1000
     C_1: float = 0.001
     C_2: float = 0.008
+    levels: tuple[float, ...] | None = None
+    """The M + 1 levels stored with a network; None computes them."""
 
     @property
     def u(self) -> Tensor:
-        """Noise levels known to the network, (M + 1,) float64, decreasing to 0."""
+        """Noise levels known to the network, (M + 1,) float32, decreasing to 0."""
+        if self.levels is not None:
+            return torch.tensor(self.levels, dtype=torch.float32, device="cpu")
         return _iddpm_levels(self.M, self.C_1, self.C_2)
 
     @property
@@ -164,7 +180,7 @@ class IDDPM:
         return float(self.u[0])
 
     def _index(self, sigma: Tensor) -> Tensor:
-        u = self.u.to(sigma.device, torch.float32)
+        u = self.u.to(sigma.device)
         return (sigma.to(torch.float32).unsqueeze(-1) - u).abs().argmin(-1)
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
@@ -182,7 +198,8 @@ class Denoiser(nn.Module):
     """A network with its preconditioning: ``D(x, sigma)`` estimates the clean image.
 
     The network is called as ``network(c_in * x, c_noise, class_labels)``. Leading axes are free:
-    x is (B, C, H, W) for one model and (E, B, C, H, W) for an ensemble of E models.
+    x is (B, C, H, W) for one model and (E, B, C, H, W) for an ensemble of E models. A network that
+    was trained with augmentation takes its vector as a fourth argument.
     """
 
     def __init__(self, network: nn.Module, preconditioning: Preconditioning) -> None:
@@ -205,7 +222,11 @@ class Denoiser(nn.Module):
         return self.preconditioning.round_sigma(sigma)
 
     def forward(
-        self, x: Tensor, sigma: Tensor | float, class_labels: Tensor | None = None
+        self,
+        x: Tensor,
+        sigma: Tensor | float,
+        class_labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
     ) -> Tensor:
         """Denoise.
 
@@ -213,6 +234,8 @@ class Denoiser(nn.Module):
             x: (..., C, H, W), noisy images; computed in float32 whatever the dtype.
             sigma: (...) or a scalar, positive noise levels.
             class_labels: (..., L) float32 one-hot rows, or None for "no class".
+            augment_labels: (..., A) float32, how the images were augmented (training only); None
+                for "not augmented", also to networks that know no augmentation.
 
         Returns:
             (..., C, H, W) float32, the estimate of E[y | x].
@@ -220,7 +243,9 @@ class Denoiser(nn.Module):
         x = x.to(torch.float32)
         sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(x.shape[:-3])
         c_skip, c_out, c_in, c_noise = self.preconditioning.coefficients(sigma)
-        F_x = self.network(_scale(c_in, x), c_noise, class_labels)[..., : x.shape[-3], :, :]
+        extra = () if augment_labels is None else (augment_labels,)
+        F_x = self.network(_scale(c_in, x), c_noise, class_labels, *extra)
+        F_x = F_x[..., : x.shape[-3], :, :]
         return _scale(c_skip, x) + _scale(c_out, F_x.to(torch.float32))
 
 

@@ -195,4 +195,3 @@ def pdf_bytes(figure: Figure) -> bytes:
     unsigned = {"CreationDate": None, "Creator": None, "Producer": None}
     figure.savefig(buffer, format="pdf", dpi=DPI, metadata=unsigned)
     return buffer.getvalue()
-
