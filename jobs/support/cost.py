@@ -25,7 +25,8 @@ def print_plan(
 ) -> None:
     """Print stages, what is complete, and estimates of time and storage.
 
-    Times are those of one thread on this machine, measured here on a few of the images (a few seconds); a cluster's nodes will differ.
+    Times are those of one thread on this machine, measured here on a few of the images (which takes
+    seconds); a cluster's nodes will differ.
     """
     e = grid.experiment
     some = to_float(images[: grid.sizes[0]])
