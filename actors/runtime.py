@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import psutil
 
@@ -24,6 +25,7 @@ from regimes.errors import ConfigError
 OBJECT_STORE_BYTES = 500_000_000
 _PREFIX = "regimes-"
 _LONGEST_FOLDER = 16
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class RayRuntime:
@@ -51,12 +53,13 @@ class RayRuntime:
             RuntimeError: if ray was imported before a local Ray could be made private.
         """
         if not self._started:
+            handlers = {number: signal.getsignal(number) for number in _SIGNALS}
             address = os.environ.get("RAY_ADDRESS", "local")
             if address == "local":
                 self._start_local()
             else:
                 _join(address)
-            _restore_signals()
+            _restore_signals(handlers)
             self._started = True
         return sys.modules["ray"]
 
@@ -169,11 +172,10 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _restore_signals() -> None:
-    """Give SIGTERM and SIGINT back to Python: Ray's core takes them when it starts."""
+def _restore_signals(handlers: dict[signal.Signals, Any]) -> None:
+    """Give SIGTERM and SIGINT back: Ray takes them when it starts, in Python and in its core."""
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            handler = signal.getsignal(number)
+        for number, handler in handlers.items():
             if handler is not None:
                 signal.signal(number, handler)
 

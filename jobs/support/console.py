@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,6 @@ import tyro
 from tqdm import tqdm
 
 from regimes.errors import ConfigError, find_cause
-
-INTERRUPTED, TERMINATED = 130, 143
 
 C = TypeVar("C")
 
@@ -178,44 +177,44 @@ def run_job(body: Callable[[], int]) -> int:
     A ``RegimesError`` becomes one line on standard error and status 1; Ctrl-C and SIGTERM say how
     to go on, with status 130 and 143. Anything else is a defect and keeps its traceback.
     """
-    with _terminable():
+    with _stoppable() as received:
         try:
             return body()
-        except BrokenPipeError:
-            # The reader of our output has gone (| head); keep Python from saying so at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        except Exception as error:
-            original = find_cause(error)
+        except BaseException as error:
+            if received:  # whatever Ray's core made of the interruption on its way here
+                word = "interrupted" if received[0] == signal.SIGINT else "terminated"
+                print(f"\n{word}; the same command goes on from here", file=sys.stderr)
+                return 128 + received[0]
+            if isinstance(error, BrokenPipeError):
+                # The reader of our output has gone (| head); keep Python from saying so at exit.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 0
+            original = find_cause(error) if isinstance(error, Exception) else None
             if original is None:
                 raise
             print(f"error: {original}", file=sys.stderr)
             return 1
-        except KeyboardInterrupt:
-            print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-            return INTERRUPTED
-        except _Terminated:
-            print("\nterminated; the same command goes on from here", file=sys.stderr)
-            return TERMINATED
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
+class _Stopped(BaseException):
+    """SIGINT or SIGTERM arrived."""
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that ``finally`` blocks run."""
+def _stoppable() -> Iterator[list[int]]:
+    """Turn SIGINT and SIGTERM into exceptions, so that ``finally`` blocks run; lists what arrived."""
+    received: list[int] = []
 
-    def terminate(*_: object) -> None:
-        raise _Terminated
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        raise _Stopped
 
-    try:
-        previous = signal.signal(signal.SIGTERM, terminate)
-    except ValueError:  # not the main thread: leave signals alone
-        yield
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may set handlers
         return
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -308,7 +308,7 @@ def test_every_listening_socket_is_on_loopback(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["train", "sample"])
 def test_sigterm_stops_with_a_word_on_how_to_go_on(tmp_path: Path, stage: str) -> None:
-    long = {"train": ("--steps", "200000", "200000"), "sample": ("--num-samples", "100000")}
+    long = {"train": ("--steps", "20000", "20000"), "sample": ("--num-samples", "100000")}
     process = start(tmp_path, *long[stage])
     begun = {
         "train": lambda: list(tmp_path.glob("checkpoints/*/state.safetensors")),
