@@ -32,6 +32,7 @@ $(VENV)/bin/python:
 
 # One stamp per set of extras: installed again when the project's own pins change.
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing about 8 GB into $(VENV): five to ten minutes"
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	touch $@
 

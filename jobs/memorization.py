@@ -79,7 +79,9 @@ def _main(argv: Sequence[str] | None) -> int:
             _describe(runtime, store, grid, options)
         finally:
             runtime.close()
-        results.write(store, read_evidence(store, grid))
+        with Stage("report", 0, "file") as stage:
+            results.write(store, read_evidence(store, grid))
+            stage.done("scores, figures, report and event files written")
     results.print_summary()
     return 0
 
@@ -99,7 +101,7 @@ def _plan(experiment: MemorizationExperiment) -> tuple[MemorizationGrid, list[st
         images=recipe,
         num_images=len(images),
         sigma_data=round(float(to_float(images).std()), 4),
-        left_out=tuple(left_out),
+        left_out=tuple(message.split("; ")[0] for message in left_out),  # without the remedy
     )
     _check_images(grid, images)
     return grid, ids, images

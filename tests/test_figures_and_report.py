@@ -154,7 +154,7 @@ def test_one_width_that_still_copies_keeps_copying_from_having_stopped():
 
 
 def test_title_of_reproducibility_follows_the_scores_on_disjoint_data():
-    title = "Models trained on disjoint data agree at n = 850: on 56% of seeds"
+    title = "Models trained on disjoint data agree on 56% of seeds at n = 850"
     assert findings.agreement(table(), SIZES, WIDTHS) == title
     never = dict.fromkeys(SIZES, 0.01)
     title = "No models trained on disjoint data agree up to n = 850"

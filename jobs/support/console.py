@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 from regimes.errors import ConfigError, find_cause
 
+LOG_EVERY_S = 60.0
+
 C = TypeVar("C")
 
 
@@ -119,7 +121,8 @@ class Stage:
 
     def __init__(self, name: str, total: int, unit: str) -> None:
         self.name = name
-        self._started = time.monotonic()
+        self._started = self._said = time.monotonic()
+        self._done, self._total = 0, max(total, 1)
         # A descriptor of its own: the bar stays visible while a stage hushes standard error.
         self._screen = os.fdopen(os.dup(2), "w")
         self._bar = tqdm(
@@ -133,8 +136,14 @@ class Stage:
         )
 
     def advance(self, units: int = 1) -> None:
-        """Count work as done."""
+        """Count work as done; where there is no terminal, say so once a minute."""
         self._bar.update(units)
+        self._done += units
+        now = time.monotonic()
+        if not self._screen.isatty() and now - self._said >= LOG_EVERY_S:
+            self._said = now
+            gone = duration(now - self._started)
+            print(f"{self.name:<9} {self._done / self._total:.0%} ({gone})", flush=True)
 
     def done(self, message: str) -> None:
         """Print the stage's line."""

@@ -74,8 +74,8 @@ class MemorizationExperiment:
             raise ConfigError("--sizes: expected at least 2 images (the ratio test needs two)")
         if len(self.steps) != len(self.widths):
             raise ConfigError(
-                f"--steps: expected one number per width, got {len(self.steps)} for "
-                f"{len(self.widths)} widths"
+                f"--steps: expected one number per width, got {len(self.steps)} for --widths "
+                f"{' '.join(map(str, self.widths))}; pass --steps with {len(self.widths)}"
             )
         for name, least in (("num_samples", LEAST_ITEMS), ("seeds_per_unit", 1), ("blocks", 1)):
             if getattr(self, name) < least:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -185,8 +187,10 @@ def _options(original: Any, changed: Any, prefix: str = "--") -> list[str]:
 def _default_name(
     preset: str, original: MemorizationExperiment, experiment: MemorizationExperiment
 ) -> str:
-    """``digits-seed0``; with a hash when anything but the seed differs from the preset."""
-    name = f"{preset}-seed{experiment.seed}"
+    """``digits-seed0``; with the source's name and a hash when they differ from the preset's."""
+    own = re.sub(r"[^\w.-]+", "-", Path(experiment.source).stem).strip("-.")
+    about = preset if experiment.source == original.source else own or preset
+    name = f"{about}-seed{experiment.seed}"
     if dataclasses.replace(original, seed=experiment.seed) == experiment:
         return name
     return f"{name}-{hashlib.sha256(to_json(experiment).encode()).hexdigest()[:8]}"

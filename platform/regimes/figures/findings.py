@@ -63,9 +63,9 @@ def agreement(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
         return f"{verb} trained on disjoint data agree{where}"
     n, last = tail[0], tail[-1]
     value = percent(need(rows, "rp_disjoint", last).value)
-    where = f"at n = {n}" if n == last else f"from n = {n} on"
-    seeds = "" if n == last else f" at n = {last}"
-    return f"Models trained on disjoint data agree {where}: on {value} of seeds{seeds}"
+    if n == last:
+        return f"Models trained on disjoint data agree on {value} of seeds at n = {n}"
+    return f"Models trained on disjoint data agree from n = {n} on: {value} of seeds at n = {last}"
 
 
 def fidelity(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:

@@ -89,7 +89,21 @@ def answer(rows: Sequence[Row], sizes: Sequence[int], widths: Sequence[int]) -> 
     """The study's answer in two sentences: does it memorize, does it generalize."""
     ordered = sorted(sizes)
     regimes = {(n, w): classify(rows, n, w).name for n in ordered for w in widths}
+    if set(regimes.values()) == {"off-manifold"}:
+        return _untrained(rows, ordered[-1])
     return _copying(rows, ordered, regimes), _learning(rows, widths, regimes)
+
+
+def _untrained(rows: Sequence[Row], n: int) -> tuple[str, str]:
+    """What to say when no model makes anything like a real image."""
+    fidelity, linear = need(rows, "precision", n), need(rows, "precision_null", n)
+    finding = (
+        f"No model is trained well enough to judge: at n = {n} precision is {fidelity.value:.2f}, "
+        f"and {linear.value:.2f} for the linear denoiser."
+    )
+    return finding, (
+        "Raise --steps or --widths, or choose smaller images; until then the other scores say nothing."
+    )
 
 
 def _copying(
@@ -102,7 +116,8 @@ def _copying(
     last = need(rows, "gl", sizes[-1])
     end = f"{percent(1 - last.value)} at n = {sizes[-1]}"
     if not memorizing:
-        return f"Not even the smallest training set is memorized at every width: copies are {end}."
+        start = f"{percent(1 - need(rows, 'gl', sizes[0]).value)} at n = {sizes[0]}"
+        return f"Not even the smallest training set is memorized: copies are {start}, {end}."
     first, largest = need(rows, "gl", memorizing[0]), max(memorizing)
     start = f"{percent(1 - first.value)} of samples are copies at n = {memorizing[0]}"
     if largest == sizes[-1]:

@@ -42,7 +42,7 @@ class TrainingConfig:
     p_std: float = 1.2
     """Standard deviation of ln sigma."""
     ema: float = 0.999
-    """Largest decay of the weight average; see ``ema_decay``."""
+    """Largest decay of the weight average (shorter runs use a smaller one)."""
 
     def __post_init__(self) -> None:
         """Refuse what could not train."""
