@@ -15,6 +15,7 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs" / "memorization.py"
+STARTED: list[subprocess.Popen[str]] = []
 SMALL = ("--preset", "digits-smoke", "--cpus", "2")
 
 
@@ -27,7 +28,7 @@ def start(
     output: Path | str, *options: str, cwd: Path = ROOT, env: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
     """Start the job; its standard output and error come together."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, str(JOB), *SMALL, "--output", str(output), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -35,6 +36,8 @@ def start(
         env=environment() | (env or {}),
         cwd=cwd,
     )
+    STARTED.append(process)
+    return process
 
 
 def run(
