@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from regimes.actors.runtime import RayRuntime
+from regimes.denoisers.compute import Compute
 from regimes.storage.artifacts import FileEntry, Store
-from regimes.storage.models import DenoiserRecipe, load_denoiser
+from regimes.storage.denoisers import DenoiserRecipe, Loaded, load_denoiser
 from regimes.storage.samples import SamplesRecipe, make_samples, split_work
 
 IN_FLIGHT = 2  # units per replica: one running, one waiting, so that no replica idles
@@ -29,20 +30,20 @@ class Replica:
         torch.set_num_threads(1)  # one thread: bytes must not depend on the machine's cores
         self.device = device
         self._store = Store(root)
-        self._loaded: tuple[DenoiserRecipe, Any] | None = None
+        self._loaded: tuple[DenoiserRecipe, Compute, Loaded] | None = None
 
     def ready(self) -> None:
         """Answers once the actor has its resources and its libraries."""
 
     def make(self, recipe: SamplesRecipe, unit: int) -> FileEntry:
         """Sample one unit, loading its model if another one is held."""
-        if self._loaded is None or self._loaded[0] != recipe.denoiser:
-            self._loaded = (
-                recipe.denoiser,
-                load_denoiser(self._store, recipe.denoiser, device=self.device),
+        wanted = recipe.denoiser, recipe.compute
+        if self._loaded is None or self._loaded[:2] != wanted:
+            loaded = load_denoiser(
+                self._store, recipe.denoiser, device=self.device, compute=recipe.compute
             )
-        denoiser, shape = self._loaded[1]
-        return make_samples(self._store, recipe, unit, denoiser, shape, device=self.device)
+            self._loaded = (*wanted, loaded)
+        return make_samples(self._store, recipe, unit, self._loaded[2], device=self.device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

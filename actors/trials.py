@@ -1,4 +1,4 @@
-"""The training grid as Ray Tune trials: one trial per ensemble of cells."""
+"""The training grid as Ray Tune trials: one per ensemble of small models, or per network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from regimes.actors.runtime import RayRuntime
 from regimes.errors import RegimesError
 from regimes.storage.artifacts import Store
-from regimes.storage.models import ModelRecipe, train_ensemble
+from regimes.storage.denoisers import TrainedRecipe, train
 
 MAX_FAILURES = 3
 
@@ -19,11 +19,12 @@ Report = Callable[[int, int, dict[str, float]], None]
 def train_grid(
     runtime: RayRuntime,
     store: Store,
-    ensembles: Sequence[Sequence[ModelRecipe]],
+    trials: Sequence[Sequence[TrainedRecipe]],
     *,
     on_report: Report,
+    gpus_each: float = 0.0,
 ) -> None:
-    """Complete the models of all ensembles.
+    """Complete the models of all trials.
 
     Resuming rests on artifacts and checkpoints, not on Tune's own (pickled) state, which goes to a
     temporary folder: a trial that died is started again by Tune, one of a killed run by the next
@@ -32,8 +33,9 @@ def train_grid(
     Args:
         runtime: where to run.
         store: where training images are, and where models go.
-        ensembles: the cells of each trial.
-        on_report: called with (ensemble, step, loss by cell label) 100 times per trial.
+        trials: the models that are trained together in each.
+        on_report: called with (trial, step, loss by label) at every point of a curve.
+        gpus_each: share of a GPU per trial; 0 trains on one CPU.
 
     Raises:
         RegimesError: if a trial met something that trying again would not mend (a full disk, say).
@@ -58,18 +60,21 @@ def train_grid(
             if "stopped" in result:
                 stopped.append(result["stopped"])
             elif "losses" in result:
-                on_report(result["config"]["ensemble"], result["step"], result["losses"])
+                on_report(result["config"]["trial"], result["step"], result["losses"])
 
-    def trial(config: dict[str, int], root: str, cells: list[list[ModelRecipe]]) -> None:
-        train_trial(root, cells[config["ensemble"]])
+    device = "cuda" if gpus_each else "cpu"
 
-    plain = [list(e) for e in ensembles]
+    def body(config: dict[str, int], root: str, recipes: list[list[TrainedRecipe]]) -> None:
+        train_trial(root, recipes[config["trial"]], device)
+
+    plain = [list(t) for t in trials]
+    resources = {"cpu": 1.0, "gpu": gpus_each} if gpus_each else {"cpu": 1.0}
     with runtime.scratch() as folder:
         results = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(trial, root=store.root.uri, cells=plain), {"cpu": 1}
+                tune.with_parameters(body, root=store.root.uri, recipes=plain), resources
             ),
-            param_space={"ensemble": tune.grid_search(list(range(len(plain))))},
+            param_space={"trial": tune.grid_search(list(range(len(plain))))},
             run_config=tune.RunConfig(
                 storage_path=folder,
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
@@ -83,18 +88,18 @@ def train_grid(
         raise RuntimeError(f"a training trial failed {MAX_FAILURES + 1} times") from error
 
 
-def train_trial(root: str, recipes: Sequence[ModelRecipe]) -> None:
-    """The body of a trial: train one ensemble, reporting every point of its curve to Tune."""
+def train_trial(root: str, recipes: Sequence[TrainedRecipe], device: str) -> None:
+    """The body of a trial: train, reporting every point of the curves to Tune."""
     import torch
     from ray import tune
 
-    torch.set_num_threads(1)  # bytes must not depend on the machine's cores
+    if device == "cpu":
+        torch.set_num_threads(1)  # bytes must not depend on the machine's cores
 
-    def progress(step: int, losses: Any) -> None:
-        by_cell = {r.label: float(x) for r, x in zip(recipes, losses, strict=True)}
-        tune.report({"step": step, "losses": by_cell})
+    def progress(step: int, losses: dict[str, float]) -> None:
+        tune.report({"step": step, "losses": losses})
 
     try:
-        train_ensemble(Store(root), recipes, progress)
+        train(Store(root), recipes, device=device, progress=progress)
     except RegimesError as error:
         tune.report({"stopped": str(error)})  # as a result: an error would be tried again

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("usage: regimes JOB [options]      (regimes JOB --help lists them)\n")
         for name in names():
             about = (importlib.import_module(f"regimes.jobs.{name}").__doc__ or "").splitlines()[0]
-            print(f"  {name:<14}{about}")
+            print(f"  {name:<17}{about}")
         return 0
     if arguments[0] not in names():
         print(f"error: {arguments[0]}: no such job; choose {', '.join(names())}", file=sys.stderr)

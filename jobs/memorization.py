@@ -2,6 +2,7 @@
 
 python jobs/memorization.py                       # handwritten digits, about five minutes
 python jobs/memorization.py --source my_images --image-size 16 --sizes 16 64 256
+python jobs/memorization.py --preset cifar10 --device gpu        # the published grid
 python jobs/memorization.py --dry-run             # what would be done, and what it costs
 """
 
@@ -17,33 +18,59 @@ from regimes.actors.trials import train_grid
 from regimes.errors import ConfigError
 from regimes.images.pixels import Images, to_float
 from regimes.images.sources import open_source
-from regimes.images.split import HALVES
 from regimes.jobs.support import console
 from regimes.jobs.support.console import RunOptions, Stage
 from regimes.jobs.support.cost import print_plan
 from regimes.jobs.support.evidence import read_evidence
-from regimes.jobs.support.grid import MemorizationExperiment, MemorizationGrid
+from regimes.jobs.support.experiments import (
+    MemorizationExperiment,
+    MLPExperiment,
+    NetworkExperiment,
+)
+from regimes.jobs.support.grid import MemorizationGrid
 from regimes.jobs.support.results import Results
+from regimes.samplers.edm import SamplerConfig
 from regimes.storage import features, samples
 from regimes.storage.artifacts import Store
+from regimes.storage.denoisers import checkpoint_of, num_steps
 from regimes.storage.features import fit_descriptor
-from regimes.storage.images import ImagesRecipe, decode_source, ingest
-from regimes.storage.models import checkpoint_location
+from regimes.storage.images import Decoded, ImagesRecipe, decode_source, ingest, read_images
+from regimes.storage.model_specs import identify_model, import_model
+from regimes.storage.networks import NetworkRecipe
+from regimes.storage.samples import SamplesRecipe
+from regimes.storage.seeds import Seeds
+from regimes.training.architectures import NetworkConfig
 from regimes.training.ensemble import TrainingConfig
+from regimes.training.network import EDMTrainingConfig
 
 LARGEST_WHITENING = (
     12_288  # values per image (64x64x3): the transform takes their square, in float64
 )
 
-PRESETS = {
-    "digits": MemorizationExperiment(),
-    "digits-smoke": MemorizationExperiment(
+PRESETS: dict[str, MemorizationExperiment] = {
+    "digits": MLPExperiment(),
+    "digits-smoke": MLPExperiment(
         sizes=(8, 64),
         widths=(16, 24),
         steps=(60, 40),
         num_samples=100,
         seeds_per_unit=40,
         training=TrainingConfig(batch_size=16, warmup_steps=10),
+    ),
+    "cifar10": NetworkExperiment(),
+    "cifar10-teacher": NetworkExperiment(teacher="edm-cifar10-32x32-uncond-vp.pkl"),
+    "cifar10-smoke": NetworkExperiment(
+        sizes=(4, 16),
+        widths=(4, 8),
+        num_samples=24,
+        seeds_per_unit=12,
+        sampler=SamplerConfig(num_steps=4),
+        network=NetworkConfig(
+            precond="vp", channel_mult=(1, 1), num_blocks=1, attn_resolutions=(16,)
+        ),
+        training=EDMTrainingConfig(
+            batch_size=8, duration_kimg=0.16, lr_rampup_kimg=0.04, ema_halflife_kimg=0.02
+        ),
     ),
 }
 
@@ -58,10 +85,10 @@ def _main(argv: Sequence[str] | None) -> int:
         argv, presets=PRESETS, default_preset="digits", job="memorization", about=__doc__ or ""
     )
     store = Store(options.output)
-    grid, ids, images = _plan(experiment)
+    grid, decoded = _plan(experiment)
     results = Results(options, preset, PRESETS[preset], grid)
     if options.dry_run:
-        print_plan(store, grid, results, images, options.cpus)
+        print_plan(store, grid, results, decoded, options)
         return 0
     if options.resume:
         results.check_name()
@@ -73,8 +100,8 @@ def _main(argv: Sequence[str] | None) -> int:
     else:
         runtime = RayRuntime(options.cpus)
         try:
-            _ingest(store, grid, ids, images)
-            _train(runtime, store, grid)
+            _prepare(runtime, store, grid, decoded, options)
+            _train(runtime, store, grid, options)
             _sample(runtime, store, grid, options)
             _describe(runtime, store, grid, options)
         finally:
@@ -86,8 +113,17 @@ def _main(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def _plan(experiment: MemorizationExperiment) -> tuple[MemorizationGrid, list[str], Images]:
-    """Read the source once, to know its content and its size, and lay out the grid."""
+def _plan(experiment: MemorizationExperiment) -> tuple[MemorizationGrid, Decoded | None]:
+    """Lay out the grid; a source is read once for that, to know its content and its size."""
+    if isinstance(experiment, NetworkExperiment) and experiment.teacher is not None:
+        seeds = Seeds.parse(experiment.teacher_seeds)
+        taught = SamplesRecipe(
+            denoiser=identify_model(experiment.teacher),
+            sampler=experiment.teacher_sampler,
+            seeds=seeds,
+            seeds_per_unit=experiment.seeds_per_unit,
+        )
+        return MemorizationGrid(experiment=experiment, images=taught, num_images=len(seeds)), None
     source = open_source(experiment.source)
     recipe = ImagesRecipe(
         fingerprint=source.fingerprint,
@@ -95,16 +131,18 @@ def _plan(experiment: MemorizationExperiment) -> tuple[MemorizationGrid, list[st
         channels=experiment.channels,
         skip_bad=experiment.skip_bad_images,
     )
-    ids, images, left_out = decode_source(source, recipe)
+    decoded = decode_source(source, recipe)
     grid = MemorizationGrid(
         experiment=experiment,
         images=recipe,
-        num_images=len(images),
-        sigma_data=round(float(to_float(images).std()), 4),
-        left_out=tuple(message.split("; ")[0] for message in left_out),  # without the remedy
+        num_images=len(decoded.images),
+        sigma_data=round(float(to_float(decoded.images).std()), 4),
+        left_out=tuple(
+            message.split("; ")[0] for message in decoded.left_out
+        ),  # without the remedy
     )
-    _check_images(grid, images)
-    return grid, ids, images
+    _check_images(grid, decoded.images)
+    return grid, decoded
 
 
 def _check_images(grid: MemorizationGrid, images: Images) -> None:
@@ -115,7 +153,7 @@ def _check_images(grid: MemorizationGrid, images: Images) -> None:
             f"--descriptor whitened-pixels: images of {width} values are too large to whiten "
             f"(at most {LARGEST_WHITENING}); pass --image-size, or --descriptor pixels"
         )
-    for half in HALVES:
+    for half in grid.halves:
         smallest = images[grid.split.subset(half, grid.sizes[0])]
         if len({image.tobytes() for image in smallest}) < 2:
             raise ConfigError(
@@ -124,32 +162,77 @@ def _check_images(grid: MemorizationGrid, images: Images) -> None:
             )
 
 
-def _ingest(store: Store, grid: MemorizationGrid, ids: list[str], images: Images) -> None:
+def _prepare(
+    runtime: RayRuntime,
+    store: Store,
+    grid: MemorizationGrid,
+    decoded: Decoded | None,
+    options: RunOptions,
+) -> None:
+    """Bring the images into the store: those of a source, or a teacher's samples."""
+    if isinstance(grid.images, SamplesRecipe):
+        _teach(runtime, store, grid, grid.images, options)
+        return
+    assert decoded is not None
     with Stage("images", 0, "image") as stage:
         missing = store.missing([grid.images])
         if missing:
-            ingest(store, grid.images, ids, images)
+            ingest(store, grid.images, decoded)
         for message in grid.left_out:
             print(f"left out  {message}", file=sys.stderr)
         left_out = f", {len(grid.left_out)} unreadable left out" if grid.left_out else ""
         stage.done(f"{grid.num_images} images {'read' if missing else 'kept'}{left_out}")
 
 
-def _train(runtime: RayRuntime, store: Store, grid: MemorizationGrid) -> None:
-    waiting = [group for group in grid.ensembles if store.missing(group)]
-    trained = sum(len(store.missing(group)) for group in waiting)
-    steps = {i: group[0].steps for i, group in enumerate(waiting)}
+def _teach(
+    runtime: RayRuntime,
+    store: Store,
+    grid: MemorizationGrid,
+    taught: SamplesRecipe,
+    options: RunOptions,
+) -> None:
+    """Generate the images that the models will be trained on."""
+    assert isinstance(grid.experiment, NetworkExperiment)
+    import_model(store, str(grid.experiment.teacher))
+    waiting = store.missing([taught])
+    units = len(samples.split_work(store, taught)[1]) if waiting else 0
+    with Stage("teacher", units, "unit") as stage:
+        if waiting:
+            generate(runtime, store, waiting, options=_replicas(options), on_unit=stage.advance)
+        kept = taught.num_units - units
+        stage.done(f"{grid.num_images} images: {kept} units kept, {units} made")
+    _check_images(grid, read_images(store, taught)[1])
+
+
+def _replicas(options: RunOptions) -> ReplicaOptions:
+    return ReplicaOptions(
+        count=options.replicas, device=options.device, gpus_each=options.gpus_per_replica
+    )
+
+
+def _train(runtime: RayRuntime, store: Store, grid: MemorizationGrid, options: RunOptions) -> None:
+    waiting = [trial for trial in grid.trials if store.missing(trial)]
+    trained = sum(len(store.missing(trial)) for trial in waiting)
+    steps = {i: num_steps(trial[0]) for i, trial in enumerate(waiting)}
     reached = dict.fromkeys(steps, 0)
     with Stage("train", sum(steps.values()), "step") as stage:
 
-        def on_report(ensemble: int, step: int, losses: dict[str, float]) -> None:
-            stage.advance(max(0, step - reached[ensemble]))
-            reached[ensemble] = max(step, reached[ensemble])
+        def on_report(trial: int, step: int, losses: dict[str, float]) -> None:
+            stage.advance(max(0, step - reached[trial]))
+            reached[trial] = max(step, reached[trial])
 
         if waiting:
-            train_grid(runtime, store, waiting, on_report=on_report)
+            gpus = _gpus_per_trial(runtime, grid, options)
+            train_grid(runtime, store, waiting, on_report=on_report, gpus_each=gpus)
         kept = len(grid.models) - trained
         stage.done(f"{len(grid.models)} models: {kept} kept, {trained} trained")
+
+
+def _gpus_per_trial(runtime: RayRuntime, grid: MemorizationGrid, options: RunOptions) -> float:
+    """Networks are trained on GPUs where samples are made on them; small ensembles on CPUs."""
+    if not isinstance(grid.trials[0][0], NetworkRecipe) or options.device == "cpu":
+        return 0.0
+    return options.gpus_per_replica if options.device == "gpu" or runtime.gpus > 0 else 0.0
 
 
 def _sample(runtime: RayRuntime, store: Store, grid: MemorizationGrid, options: RunOptions) -> None:
@@ -157,10 +240,7 @@ def _sample(runtime: RayRuntime, store: Store, grid: MemorizationGrid, options: 
     units = sum(len(samples.split_work(store, r)[1]) for r in waiting)
     with Stage("sample", units, "unit") as stage:
         if waiting:
-            replicas = ReplicaOptions(
-                count=options.replicas, device=options.device, gpus_each=options.gpus_per_replica
-            )
-            generate(runtime, store, waiting, options=replicas, on_unit=stage.advance)
+            generate(runtime, store, waiting, options=_replicas(options), on_unit=stage.advance)
         total = len(grid.all_samples)
         kept = sum(r.num_units for r in grid.all_samples) - units
         seeds = grid.experiment.num_samples
@@ -195,8 +275,8 @@ def _forget(store: Store, grid: MemorizationGrid, results: Results) -> None:
     results.location.remove()
     for recipe in grid.artifacts:
         store.artifact(recipe).remove()
-    for group in grid.ensembles:
-        checkpoint_location(store, group).remove()
+    for trial in grid.trials:
+        checkpoint_of(store, trial).remove()
 
 
 if __name__ == "__main__":

@@ -118,6 +118,13 @@ class Artifact:
             raise BrokenArtifact(f"{self.location.uri}: not complete yet; run the job again")
         return entries
 
+    def stored_recipe(self) -> str | None:
+        """Text of the recipe that the folder was finished with, or None."""
+        try:
+            return self.location.read(RECIPE).decode()
+        except FileNotFoundError:
+            return None
+
     def present(self) -> set[str]:
         """Names of the files there now, complete or not (manifest and recipe left out)."""
         return set(self.location.sizes()) - {MANIFEST, RECIPE}

@@ -44,6 +44,8 @@ class FeaturesRecipe(Recipe):
 
     images: Recipe
     descriptor: DescriptorRecipe
+    mirrored: bool = False
+    """Whether the left-right flips of the images are described instead."""
 
 
 def fit_descriptor(store: Store, recipe: DescriptorRecipe) -> None:
@@ -67,16 +69,17 @@ def load_descriptor(store: Store, recipe: DescriptorRecipe) -> Descriptor:
 
 
 def read_unit(store: Store, recipe: FeaturesRecipe, name: str) -> tuple[Ids, Images]:
-    """Ids and images of one shard, checked against its manifest."""
+    """Ids and images to describe of one shard, checked against its manifest."""
     artifact = store.artifact(recipe.images)
-    return decode_rows(artifact.read(name), f"{artifact.location.uri}/{name}")
+    ids, images = decode_rows(artifact.read(name), f"{artifact.location.uri}/{name}", "image")
+    return ids, np.ascontiguousarray(images[:, :, ::-1]) if recipe.mirrored else images
 
 
 def write_unit(
     store: Store, recipe: FeaturesRecipe, unit: int, ids: Ids, features: np.ndarray
 ) -> FileEntry:
     """Write the features of one shard."""
-    return write_shard(store.artifact(recipe), unit, ids, features, "feature")
+    return write_shard(store.artifact(recipe), unit, ids, {"feature": features})
 
 
 def read_features(store: Store, recipe: FeaturesRecipe) -> Features:

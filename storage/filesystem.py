@@ -10,8 +10,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import shutil
+import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 import fsspec
@@ -21,6 +25,7 @@ import pyarrow.fs as pafs
 from regimes.errors import StorageFailure
 
 _PYARROW_SCHEMES = ("s3", "gs", "gcs")
+_SPOOL_BYTES = 64 * 2**20
 
 
 class Location:
@@ -76,14 +81,30 @@ class Location:
         Raises:
             StorageFailure: if the place is read-only, full or out of reach; nothing is left behind.
         """
+        with self.create(name) as stream:
+            stream.write(data)
+
+    @contextlib.contextmanager
+    def create(self, name: str) -> Iterator[BinaryIO]:
+        """A stream to a new file, which appears when the block ends and not at all if it fails.
+
+        Raises:
+            StorageFailure: as ``write``.
+        """
         target = f"{self.path}/{name}"
         temporary = f"{target}.tmp-{uuid.uuid4().hex}" if self.is_local else target
         try:
             self.filesystem.create_dir(os.path.dirname(target), recursive=True)
-            with self.filesystem.open_output_stream(temporary) as stream:
-                stream.write(data)
             if self.is_local:
+                with self.filesystem.open_output_stream(temporary) as stream:
+                    yield stream
                 os.replace(temporary, target)
+            else:  # closing a put half-way would leave half a file: collect, then put
+                with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+                    yield cast("BinaryIO", spool)
+                    spool.seek(0)
+                    with self.filesystem.open_output_stream(target) as stream:
+                        shutil.copyfileobj(spool, stream, _SPOOL_BYTES)
         except OSError as error:
             raise StorageFailure(
                 f"{self.uri}/{name}: cannot be written ({_reason(error)}); free space, fix the "

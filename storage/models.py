@@ -1,4 +1,4 @@
-"""Model artifacts: the cells of the training grid, and the denoisers known in closed form.
+"""Model artifacts: the cells of a training grid of small networks.
 
 Cells of one shape are trained together as an ensemble (``regimes.training.ensemble``), but each is
 an artifact of its own. The recipe lists the whole ensemble, because the batched products of another
@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from regimes.denoisers.closed_form import EmpiricalDenoiser, WienerDenoiser
 from regimes.denoisers.preconditioning import EDM, Denoiser
 from regimes.denoisers.residual_mlp import ResidualMLP
 from regimes.errors import BrokenArtifact
 from regimes.images.pixels import to_float
-from regimes.samplers.edm import SampledDenoiser
 from regimes.storage.artifacts import Artifact, Recipe, Store, to_json
 from regimes.storage.filesystem import Location
 from regimes.storage.images import Subset, read_subset
@@ -61,44 +59,21 @@ class ModelRecipe(Recipe):
         return f"w{self.width}-{self.train.label}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClosedFormRecipe(Recipe):
-    """A denoiser that is computed from its training images; it has no artifact of its own."""
-
-    kind: ClassVar[str] = "closed-form"
-    code_version: ClassVar[int] = 1
-
-    form: Literal["empirical", "wiener"]
-    train: Subset
-
-    @property
-    def label(self) -> str:
-        """Short name, such as empirical-n16-A."""
-        return f"{self.form}-{self.train.label}"
-
-
-DenoiserRecipe = ModelRecipe | ClosedFormRecipe
 Progress = Callable[[int, npt.NDArray[np.float32]], None]
 
 
-def load_denoiser(
-    store: Store, recipe: DenoiserRecipe, *, device: str = "cpu"
-) -> tuple[SampledDenoiser, tuple[int, int, int]]:
-    """The denoiser of a recipe on a device, and the (C, H, W) of its samples.
+def load_model(store: Store, recipe: ModelRecipe) -> tuple[Denoiser, tuple[int, int, int]]:
+    """The denoiser of a complete artifact on the CPU, and the (C, H, W) of its samples.
 
     Raises:
         BrokenArtifact: if a file it needs is missing or altered.
     """
-    if isinstance(recipe, ClosedFormRecipe):
-        y = to_float(read_subset(store, recipe.train)[1]).to(device)
-        form = EmpiricalDenoiser if recipe.form == "empirical" else WienerDenoiser
-        return form(y), (y.shape[1], y.shape[2], y.shape[3])
     artifact = store.artifact(recipe)
     channels, height, width = json.loads(artifact.read(NETWORK))["image_shape"]
     shape = (channels, height, width)
     network = ResidualMLP(shape, recipe.width, blocks=recipe.blocks)
     network.load_state_dict(safetensors.torch.load(artifact.read(WEIGHTS)))
-    return Denoiser(network, EDM(sigma_data=recipe.sigma_data)).eval().to(device), shape
+    return Denoiser(network, EDM(sigma_data=recipe.sigma_data)), shape
 
 
 def read_curve(

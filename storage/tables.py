@@ -1,12 +1,14 @@
-"""Shards: Parquet files with a fixed tensor type, readable by plain pyarrow.
+"""Shards: Parquet files with fixed tensor types, readable by plain pyarrow.
 
-An image shard has the columns ``id`` (int64 seeds, or strings) and ``image``, a uint8 tensor
-(H, W, C). A feature shard has ``id`` and ``feature``, a float32 tensor (D).
-The same rows always give the same bytes.
+A shard has a column ``id`` (int64 seeds, or strings) and value columns, each one array per row: an
+image shard ``image``, a uint8 tensor (H, W, C), and sometimes ``label``, int64; a sample shard also
+``sample``, a float64 tensor (C, H, W), on request; a feature shard ``feature``, a float32 tensor
+(D). The same rows always give the same bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,31 +28,55 @@ def shard_name(unit: int) -> str:
     return f"shard-{unit:06d}.parquet"
 
 
-def encode_rows(ids: Ids, values: Values, column: str) -> bytes:
-    """A Parquet file of N rows: ids (N,) and values (N, ...)."""
-    # A fresh copy: an axis of length 1 may have any stride, and pyarrow would store a permutation.
-    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(np.array(values, order="C", copy=True))
-    table = pa.table({"id": pa.array(ids.tolist()), column: tensor})
+def encode_rows(ids: Ids, columns: Mapping[str, Values]) -> bytes:
+    """A Parquet file of N rows: ids (N,), and values (N,) or (N, ...) by column name."""
+    arrays = {name: _encode_column(values) for name, values in columns.items()}
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(pa.table({"id": pa.array(ids.tolist()), **arrays}), sink, compression="zstd")
     return bytes(sink.getvalue())
 
 
-def decode_rows(data: bytes, name: str) -> tuple[Ids, Values]:
-    """The ids (N,) and values (N, ...) of a Parquet file made by ``encode_rows``."""
+def _encode_column(values: Values) -> pa.Array:
+    # A fresh copy: an axis of length 1 may have any stride, and pyarrow would store a permutation.
+    values = np.array(values, order="C", copy=True)
+    if values.ndim == 1:
+        return pa.array(values)
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(values)
+
+
+def decode_rows(data: bytes, name: str, column: str | None = None) -> tuple[Ids, Values]:
+    """The ids (N,) and one column of a Parquet file made by ``encode_rows``.
+
+    Args:
+        data: content of the file.
+        name: what to call it in an error.
+        column: which values; None takes the first column after the ids.
+
+    Raises:
+        BrokenArtifact: if the content is not readable, or lacks the column.
+    """
     try:
         table = pq.read_table(pa.BufferReader(data)).combine_chunks()
     except (pa.ArrowInvalid, OSError) as error:
         raise BrokenArtifact(f"{name}: not readable as Parquet ({error}); delete it") from error
     ids = np.array(table["id"].to_pylist())
-    values = table.column(1).chunk(0).to_numpy_ndarray() if len(table) else np.empty((0, 0))
-    return ids, values
+    column = column or table.column_names[1]
+    if column not in table.column_names:
+        raise BrokenArtifact(
+            f"{name}: expected a column {column!r}, found {', '.join(table.column_names)}"
+        )
+    if len(table) == 0:
+        return ids, np.empty((0, 0))
+    chunk = table[column].chunk(0)
+    is_tensor = isinstance(chunk.type, pa.FixedShapeTensorType)
+    return ids, chunk.to_numpy_ndarray() if is_tensor else chunk.to_numpy()
 
 
-def write_shard(artifact: Artifact, unit: int, ids: Ids, values: Values, column: str) -> FileEntry:
+def write_shard(
+    artifact: Artifact, unit: int, ids: Ids, columns: Mapping[str, Values]
+) -> FileEntry:
     """Write one work unit of an artifact."""
-    data = encode_rows(ids, values, column)
-    return artifact.write(shard_name(unit), data, num_rows=len(ids))
+    return artifact.write(shard_name(unit), encode_rows(ids, columns), num_rows=len(ids))
 
 
 def left_over(artifact: Artifact, name: str, ids: Ids) -> FileEntry | None:
@@ -70,11 +96,15 @@ def left_over(artifact: Artifact, name: str, ids: Ids) -> FileEntry | None:
     return FileEntry.of(name, data, len(ids))
 
 
-def read_rows(artifact: Artifact) -> tuple[Ids, Values]:
+def iter_shards(artifact: Artifact, column: str | None = None) -> Iterator[tuple[Ids, Values]]:
+    """Ids and one column of each shard of a complete artifact, in order, each checked."""
+    for entry in artifact.files:
+        if entry.name.endswith(".parquet"):
+            where = f"{artifact.location.uri}/{entry.name}"
+            yield decode_rows(artifact.read(entry.name), where, column)
+
+
+def read_rows(artifact: Artifact, column: str | None = None) -> tuple[Ids, Values]:
     """All rows of a complete artifact in the order of its shards, checked against the manifest."""
-    parts = [
-        decode_rows(artifact.read(e.name), f"{artifact.location.uri}/{e.name}")
-        for e in artifact.files
-        if e.name.endswith(".parquet")
-    ]
+    parts = list(iter_shards(artifact, column))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tyro
 from tqdm import tqdm
@@ -27,13 +27,9 @@ C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """Where and how a job runs; nothing here changes its results."""
+class Execution:
+    """How a job runs; nothing here changes its results."""
 
-    output: str = "results"
-    """Folder or URI (s3://..., gs://...) for artifacts and results."""
-    name: str | None = None
-    """Name of the result folder; made from preset, seed and configuration if not given."""
     resume: bool = True
     """Keep what is complete; --no-resume deletes this run's artifacts first."""
     dry_run: bool = False
@@ -49,10 +45,6 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""
-        if self.name is not None and not re.fullmatch(r"(?!\.+$)[\w.-]+", self.name):
-            raise ConfigError(
-                f"--name {self.name}: expected letters, digits, '.', '_' and '-' alone"
-            )
         for field in ("cpus", "replicas"):
             value = getattr(self, field)
             if value is not None and value < 1:
@@ -60,6 +52,24 @@ class RunOptions:
         if not 0 < self.gpus_per_replica <= 1:
             raise ConfigError(
                 f"--gpus-per-replica: expected a share in (0, 1], got {self.gpus_per_replica}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions(Execution):
+    """Where a job puts its results, and how it runs."""
+
+    output: str = "results"
+    """Folder or URI (s3://..., gs://...) for artifacts and results."""
+    name: str | None = None
+    """Name of the result folder; made from preset, seed and configuration if not given."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not run."""
+        Execution.__post_init__(self)  # super() does not work in a class with slots
+        if self.name is not None and not re.fullmatch(r"(?!\.+$)[\w.-]+", self.name):
+            raise ConfigError(
+                f"--name {self.name}: expected letters, digits, '.', '_' and '-' alone"
             )
 
 
@@ -93,21 +103,36 @@ def parse(
         raise ConfigError(
             f"--preset {chosen.preset}: no such preset; choose one of {', '.join(presets)}"
         )
-    experiment = presets[chosen.preset]
+    experiment, run = read_options(
+        rest,
+        [presets[chosen.preset], RunOptions()],
+        job=job,
+        about=f"{about}\n\n--preset NAME: {', '.join(presets)} (default {default_preset})",
+    )
+    return chosen.preset, experiment, run
+
+
+def read_options(
+    argv: Sequence[str] | None, defaults: Sequence[Any], *, job: str, about: str
+) -> tuple[Any, ...]:
+    """Read a command line into dataclasses whose fields are all options.
+
+    Args:
+        argv: arguments, or None for those of the process.
+        defaults: instances of the dataclasses; no two have a field of the same name.
+        job: name of the job.
+        about: what ``--help`` says first.
+
+    Returns:
+        One instance for each of ``defaults``.
+    """
     flat = tyro.conf.arg(name="")
-    command = dataclasses.make_dataclass(
-        "command",
-        [("experiment", Annotated[type(experiment), flat]), ("run", Annotated[RunOptions, flat])],
-    )
-    names = ", ".join(presets)
+    fields = [(f"part{i}", Annotated[type(d), flat]) for i, d in enumerate(defaults)]
+    command = dataclasses.make_dataclass("command", fields)
     parsed = tyro.cli(
-        command,
-        default=command(experiment, RunOptions()),
-        args=rest,
-        prog=f"regimes {job}",
-        description=f"{about}\n\n--preset NAME: {names} (default {default_preset})",
+        command, default=command(*defaults), args=argv, prog=f"regimes {job}", description=about
     )
-    return chosen.preset, parsed.experiment, parsed.run
+    return tuple(getattr(parsed, name) for name, _ in fields)
 
 
 class Stage:

@@ -4,113 +4,242 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
+from regimes.denoisers.closed_form import EmpiricalDenoiser
+from regimes.denoisers.unet.build import restore_denoiser
 from regimes.images.pixels import Images, to_float
-from regimes.jobs.support.console import duration
+from regimes.jobs.support.console import RunOptions, duration
+from regimes.jobs.support.experiments import NetworkExperiment
 from regimes.jobs.support.grid import MemorizationGrid
 from regimes.jobs.support.results import Results
+from regimes.samplers.edm import SampledDenoiser
 from regimes.storage.artifacts import Store
+from regimes.storage.denoisers import TrainedRecipe, load_denoiser, num_steps
+from regimes.storage.images import Decoded
+from regimes.storage.model_specs import import_model
 from regimes.storage.models import ModelRecipe
+from regimes.storage.networks import NetworkRecipe
+from regimes.storage.samples import SamplesRecipe
 from regimes.training.ensemble import EnsembleTrainer
+from regimes.training.network import NetworkTrainer
 
-_TIMED_STEPS = 5
+_TIMED_STEPS = 3
+_CPU_BATCH = 2  # images per timed step of a network: large ones take seconds each on a CPU
+_TIMED_IMAGES = 1024  # training images of a timed closed form; its cost is linear in them
 _BYTES_PER_WEIGHT = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds of one device, and what a model weighs."""
+
+    train_s: float
+    """To train a trial."""
+    sample_s: float
+    """To sample all its models."""
+    num_weights: int
+    """Per model."""
+
+
 def print_plan(
-    store: Store, grid: MemorizationGrid, results: Results, images: Images, cpus: int | None
+    store: Store,
+    grid: MemorizationGrid,
+    results: Results,
+    decoded: Decoded | None,
+    options: RunOptions,
 ) -> None:
     """Print stages, what is complete, and estimates of time and storage.
 
-    Times are those of one thread on this machine, measured here on a few of the images (which takes
-    seconds); a cluster's nodes will differ.
+    Times are those of one thread, or one GPU, of this machine, measured here in seconds; a
+    cluster's nodes will differ.
     """
-    e = grid.experiment
-    some = to_float(images[: grid.sizes[0]])
+    e, on_gpu = grid.experiment, torch.cuda.is_available() and options.device != "cpu"
     print(f"results   {results.location.uri}")
-    print(f"images    {grid.num_images} of {e.source}, two halves, n = {_listing(grid.sizes)}")
-    training = []
-    for group in grid.ensembles:
-        train_s, sample_s = _measure(group, some, grid)
-        missing = store.missing(group)
-        training.append(train_s if missing else 0.0)
-        print(
-            f"train     width {group[0].width}: {len(group)} models, {len(missing)} missing, "
-            f"{group[0].steps} steps, {duration(train_s)} on one CPU; "
-            f"sampling {duration(sample_s)}"
-        )
-        training.append(sample_s if missing else 0.0)
+    parts = "two halves" if e.parts == 2 else "one part"
+    print(f"images    {grid.num_images} of {e.origin}, {parts}, n = {_listing(grid.sizes)}")
+    seconds, images = _teacher(store, grid) if decoded is None else ([], decoded.images)
+    costs = {trial[0].width: trial for trial in reversed(grid.trials)}
+    measured = {w: _measure(t, images, grid, on_gpu) for w, t in sorted(costs.items())}
+    for width, cost in measured.items():
+        seconds += _print_training(store, grid, width, cost, on_gpu)
+    closed = _closed_form_seconds(grid, images)
+    seconds += [closed] if store.missing(grid.all_samples) else []
     samples, features = store.missing(grid.all_samples), store.missing(grid.all_features)
     print(
-        f"sample    {len(grid.all_samples)} models x {e.num_samples} seeds, {len(samples)} missing"
+        f"sample    {len(grid.all_samples)} models x {e.num_samples} seeds, {len(samples)} missing; "
+        f"closed forms {duration(closed)} on one CPU"
     )
     print(f"describe  {len(grid.all_features)} image sets, {len(features)} missing")
-    cpus = cpus or os.cpu_count() or 1
-    wall = max([sum(training) / cpus, *training])
-    print(f"total     {duration(sum(training))} of CPU; about {duration(wall)} on {cpus} CPUs here")
-    print(f"storage   {_storage_bytes(grid, some) / 1e6:.0f} MB")
+    _print_total(seconds, options.cpus or os.cpu_count() or 1, on_gpu)
+    weights = sum(measured[m.width].num_weights for m in grid.models.values())
+    print(f"storage   {_storage_bytes(grid, images, weights) / 1e6:,.0f} MB")
+
+
+def _print_training(
+    store: Store, grid: MemorizationGrid, width: int, cost: Cost, on_gpu: bool
+) -> list[float]:
+    """One line for a width; returns the seconds of its trials that are left to do."""
+    trials = [t for t in grid.trials if t[0].width == width]
+    missing = [t for t in trials if store.missing(t)]
+    models = sum(len(t) for t in trials)
+    left = sum(len(store.missing(t)) for t in trials)
+    where = torch.cuda.get_device_name() if on_gpu else "one CPU"
+    print(
+        f"train     width {width}: {models} models, {left} missing, {num_steps(trials[0][0])} steps, "
+        f"{duration(cost.train_s * len(trials))} on {where}; "
+        f"sampling {duration(cost.sample_s * len(trials))}"
+    )
+    return [cost.train_s + cost.sample_s] * len(missing)
+
+
+def _print_total(seconds: Sequence[float], cpus: int, on_gpu: bool) -> None:
+    total = sum(seconds)
+    if on_gpu:
+        print(f"total     {total / 3600:,.1f} GPU-hours at the measured throughput")
+        return
+    wall = max([total / cpus, *seconds])
+    print(f"total     {duration(total)} of CPU; about {duration(wall)} on {cpus} CPUs here")
+    if total > 24 * 3600:
+        print(
+            "          no GPU here: for GPU-hours run --dry-run on a machine that has one "
+            f"({total / 3600:,.0f} CPU-hours)"
+        )
 
 
 def _listing(values: Sequence[int]) -> str:
     return ", ".join(str(v) for v in values)
 
 
+def _teacher(store: Store, grid: MemorizationGrid) -> tuple[list[float], Images]:
+    """Seconds to make a teacher's samples, and images of their shape; nothing is kept."""
+    assert isinstance(grid.experiment, NetworkExperiment)
+    assert isinstance(grid.images, SamplesRecipe)
+    aside = Store(f"memory://{uuid.uuid4().hex}")
+    try:
+        recipe = import_model(aside, str(grid.experiment.teacher))
+        loaded = load_denoiser(aside, recipe)
+    finally:
+        aside.root.remove()
+    channels, height, width = loaded.image_shape
+    evaluations = grid.images.sampler.num_evaluations * grid.num_images
+    call_s = _seconds_per_call(loaded.denoiser, torch.zeros(_CPU_BATCH, *loaded.image_shape))
+    seconds = call_s / _CPU_BATCH * evaluations
+    done = not store.missing([grid.images])
+    print(
+        f"teacher   {recipe.label}, {grid.num_images} images {width}x{height}x{channels}, "
+        + ("complete" if done else f"{duration(seconds)} on one CPU")
+    )
+    rng = np.random.default_rng(0)
+    count = min(grid.num_images, 2 * _CPU_BATCH)
+    images = rng.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
+    return ([] if done else [seconds]), images
+
+
 def _measure(
-    group: Sequence[ModelRecipe], images: torch.Tensor, grid: MemorizationGrid
-) -> tuple[float, float]:
-    """Seconds to train an ensemble and to sample all its members, on one thread."""
+    trial: Sequence[TrainedRecipe], images: Images, grid: MemorizationGrid, on_gpu: bool
+) -> Cost:
+    """Time a few steps of a trial, and a few calls of its denoiser."""
+    first = trial[0]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        first = group[0]
-        trainer = EnsembleTrainer(
-            [r.label for r in group],
-            [images] * len(group),
-            width=first.width,
-            blocks=first.blocks,
-            steps=first.steps,
-            sigma_data=first.sigma_data,
-            seed=0,
-            config=first.training,
-        )
-        trainer.step()  # the first one allocates
-        step_s = _time(trainer.step) / _TIMED_STEPS
-        return step_s * first.steps, _sampling_seconds(trainer, images, grid)
+        if isinstance(first, NetworkRecipe):
+            return _measure_network(first, images, grid, "cuda" if on_gpu else "cpu")
+        assert isinstance(first, ModelRecipe)
+        return _measure_ensemble(len(trial), first, images, grid)
     finally:
         torch.set_num_threads(threads)
 
 
-def _time(step: Callable[[], object], repeats: int = _TIMED_STEPS) -> float:
-    started = time.perf_counter()
-    for _ in range(repeats):
-        step()
-    return time.perf_counter() - started
+def _measure_network(
+    recipe: NetworkRecipe, images: Images, grid: MemorizationGrid, device: str
+) -> Cost:
+    batch = recipe.training.batch_size
+    batch = batch if device == "cuda" else min(batch, _CPU_BATCH)
+    trainer = NetworkTrainer(
+        images[: grid.sizes[0]],
+        recipe.network,
+        replace(recipe.training, batch_size=batch),
+        seed=0,
+        device=device,
+    )
+    step_s = _timed(trainer.step, device)
+    x = torch.zeros(batch, *to_float(images[:1]).shape[1:], device=device)
+    denoiser = restore_denoiser(trainer.denoiser.config, trainer.averaged_state())
+    call_s = _seconds_per_call(denoiser.to(device), x)
+    return Cost(
+        train_s=step_s / batch * recipe.training.duration_kimg * 1000,
+        sample_s=call_s / batch * _evaluations(grid),
+        num_weights=trainer.num_parameters,
+    )
 
 
-def _sampling_seconds(
-    trainer: EnsembleTrainer, images: torch.Tensor, grid: MemorizationGrid
-) -> float:
-    """One denoiser call of the ensemble on a small batch, times evaluations, times batches."""
-    e = grid.experiment
-    batch = images[:1].expand(16, -1, -1, -1)
-    stacked = batch.expand(len(trainer.keys), *batch.shape)
+def _measure_ensemble(
+    members: int, recipe: ModelRecipe, images: Images, grid: MemorizationGrid
+) -> Cost:
+    some = to_float(images[: grid.sizes[0]])
+    trainer = EnsembleTrainer(
+        [str(i) for i in range(members)],
+        [some] * members,
+        width=recipe.width,
+        blocks=recipe.blocks,
+        steps=recipe.steps,
+        sigma_data=recipe.sigma_data,
+        seed=0,
+        config=recipe.training,
+    )
+    batch = 16
+    x = some[:1].expand(members, batch, *some.shape[1:])
+    call_s = _seconds_per_call(trainer.denoiser, x)
+    return Cost(
+        train_s=_timed(trainer.step, "cpu") * recipe.steps,
+        sample_s=call_s / batch * _evaluations(grid),
+        num_weights=sum(p.numel() for p in trainer.network.parameters()) // members,
+    )
 
+
+def _evaluations(grid: MemorizationGrid) -> int:
+    """Denoiser calls per model, counted in images."""
+    return grid.experiment.sampler.num_evaluations * grid.experiment.num_samples
+
+
+def _closed_form_seconds(grid: MemorizationGrid, images: Images) -> float:
+    """To sample the closed forms of every training set: two products with all its images each."""
+    count = min(_TIMED_IMAGES, grid.sizes[-1])
+    y = torch.zeros(count, *to_float(images[:1]).shape[1:])
+    call_s = _seconds_per_call(EmpiricalDenoiser(y), y[:1].expand(16, -1, -1, -1)) / 16 / count
+    trained_on = sum(n for n, _ in grid.closed_form("empirical"))
+    return 2 * call_s * trained_on * _evaluations(grid)
+
+
+def _seconds_per_call(denoiser: SampledDenoiser, x: torch.Tensor) -> float:
     def call() -> object:
         with torch.inference_mode():
-            return trainer.denoiser(stacked, 1.0)
+            return denoiser(x, torch.tensor(1.0, device=x.device))
 
-    call()
-    return _time(call, 3) / 3 * e.sampler.num_evaluations * e.num_samples / len(batch)
+    return _timed(call, x.device.type)
 
 
-def _storage_bytes(grid: MemorizationGrid, images: torch.Tensor) -> float:
+def _timed(action: Callable[[], object], device: str) -> float:
+    """Seconds of one call, after one that allocates."""
+    action()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(_TIMED_STEPS):
+        action()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) / _TIMED_STEPS
+
+
+def _storage_bytes(grid: MemorizationGrid, images: Images, weights: int) -> float:
     """Weights, samples and features, uncompressed."""
-    e = grid.experiment
-    pixels = images[0].numel()
-    per_width = (2 * pixels * w + 2 * e.blocks * w * (w + 64) for w in e.widths)
-    weights = sum(per_width) * _BYTES_PER_WEIGHT * 2 * len(grid.sizes)
-    rows = len(grid.all_samples) * e.num_samples + grid.num_images
-    return weights + rows * pixels * (1 + 4)
+    rows = len(grid.all_samples) * grid.experiment.num_samples + grid.num_images
+    return weights * _BYTES_PER_WEIGHT + rows * images[0].size * (1 + 4)

@@ -9,14 +9,13 @@ from matplotlib.figure import Figure
 
 from regimes.figures import curves, histograms, sheets
 from regimes.images.pixels import Images
-from regimes.images.split import Half
 from regimes.jobs.support.findings import Findings
 from regimes.jobs.support.grid import MemorizationGrid
 from regimes.scores.neighbours import similarities
 from regimes.storage.artifacts import Store
+from regimes.storage.denoisers import DenoiserRecipe
 from regimes.storage.features import read_features
 from regimes.storage.images import read_images
-from regimes.storage.models import DenoiserRecipe
 from regimes.storage.tables import Ids
 
 COLUMNS = 10
@@ -54,11 +53,18 @@ def figures(
             f"Samples of width {width} (half A) above their nearest training images.",
             _nearest(store, grid, findings, width),
         )
-        yield (
-            f"same-noise-w{width}",
-            f"What models of width {width} trained on disjoint halves make of the same noise.",
-            _same_noise(store, grid, findings, width),
-        )
+        if len(grid.halves) == 2:
+            yield (
+                f"same-noise-w{width}",
+                f"What models of width {width} trained on disjoint halves make of the same noise.",
+                _same_noise(store, grid, findings, width),
+            )
+        else:
+            yield (
+                f"memorizer-w{width}",
+                f"What models of width {width} and the perfect memorizer make of the same noise.",
+                _memorizer(store, grid, findings, width),
+            )
 
 
 def _nearest(store: Store, grid: MemorizationGrid, findings: Findings, width: int) -> Figure:
@@ -90,18 +96,26 @@ def _same_noise(store: Store, grid: MemorizationGrid, findings: Findings, width:
     empirical = grid.closed_form("empirical")
     models = {(n, half): grid.models[width, n, half] for n, half in empirical}
     return sheets.same_noise_sheet(
-        [_pair(store, grid, n, {"A": models[n, "A"], "B": models[n, "B"]}) for n in grid.sizes],
-        [_pair(store, grid, n, {h: empirical[n, h] for h in ("A", "B")}) for n in grid.sizes],
+        [_pair(store, grid, n, (models[n, "A"], models[n, "B"])) for n in grid.sizes],
+        [_pair(store, grid, n, (empirical[n, "A"], empirical[n, "B"])) for n in grid.sizes],
         width=width,
         threshold=findings.threshold.value,
     )
 
 
+def _memorizer(store: Store, grid: MemorizationGrid, findings: Findings, width: int) -> Figure:
+    empirical = grid.closed_form("empirical")
+    blocks = [
+        _pair(store, grid, n, (grid.models[width, n, "A"], empirical[n, "A"])) for n in grid.sizes
+    ]
+    return sheets.memorizer_sheet(blocks, width=width, threshold=findings.threshold.value)
+
+
 def _pair(
-    store: Store, grid: MemorizationGrid, n: int, denoisers: dict[Half, DenoiserRecipe]
+    store: Store, grid: MemorizationGrid, n: int, denoisers: tuple[DenoiserRecipe, DenoiserRecipe]
 ) -> sheets.PairedImages:
     """The first samples of two denoisers for the same seeds, and how similar they are."""
-    a, b = (_first(store, grid, denoisers[half]) for half in ("A", "B"))
+    a, b = (_first(store, grid, denoiser) for denoiser in denoisers)
     return sheets.PairedImages(
         n=n,
         seeds=np.asarray(a[0], np.int64),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regimes.jobs.support.grid import MemorizationExperiment
+from regimes.jobs.support.experiments import MemorizationExperiment
 from regimes.scores.calibration import Threshold
 from regimes.studies.memorization import Evidence, Row, calibrate, score_table
 from regimes.studies.verdict import Regime, answer, classify

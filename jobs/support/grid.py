@@ -2,89 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 from regimes.errors import ConfigError
-from regimes.images.split import HALVES, Half, Split
-from regimes.samplers.edm import SamplerConfig
+from regimes.images.split import Half, Split
+from regimes.jobs.support.experiments import (
+    LEAST_ITEMS,
+    MemorizationExperiment,
+    MLPExperiment,
+    NetworkExperiment,
+)
 from regimes.storage.artifacts import Recipe
+from regimes.storage.denoisers import ClosedFormRecipe, DenoiserRecipe, TrainedRecipe
 from regimes.storage.features import DescriptorRecipe, FeaturesRecipe
 from regimes.storage.images import ImagesRecipe, Subset
-from regimes.storage.models import ClosedFormRecipe, DenoiserRecipe, ModelRecipe
+from regimes.storage.models import ModelRecipe
+from regimes.storage.networks import NetworkRecipe
 from regimes.storage.samples import SamplesRecipe
+from regimes.storage.seeds import Seeds
 from regimes.studies.memorization import Cell, ClosedCell
-from regimes.training.ensemble import TrainingConfig
-
-LEAST_ITEMS = 4  # precision looks at the third nearest other item
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemorizationExperiment:
-    """What determines the results of the memorization study."""
-
-    source: str = "digits"
-    """Images: "digits" (built in), a folder, .zip, .npy, .npz or .parquet."""
-    image_size: int | None = None
-    """Crop the centre square of every image and resize it to this side, in pixels."""
-    channels: Literal[1, 3] | None = None
-    """Convert all images to gray (1) or colour (3); by default they must agree."""
-    skip_bad_images: bool = False
-    """Leave out images that cannot be decoded (and count them) instead of stopping."""
-    sizes: tuple[int, ...] = (16, 64, 256, 850)
-    """Training-set sizes n; each is trained on two disjoint halves of the source."""
-    widths: tuple[int, ...] = (128, 256)
-    """Units per layer of the residual MLP."""
-    steps: tuple[int, ...] = (6000, 2000)
-    """Training steps, one number per width."""
-    blocks: int = 4
-    """Residual blocks."""
-    seed: int = 0
-    """Seed of the split, the initial weights and the training noise."""
-    num_samples: int = 1000
-    """Samples per model; all models get the same noise."""
-    first_seed: int = 0
-    """Seed of the first sample."""
-    seeds_per_unit: int = 500
-    """Seeds per work unit; also the batch size of sampling."""
-    descriptor: Literal["whitened-pixels", "pixels"] = "whitened-pixels"
-    """How images are compared."""
-    ridge: float = 0.5
-    """Regularisation of the whitening, in units of the mean eigenvalue."""
-    calibration_quantile: float = 0.95
-    """Fraction of real held-out images that must not count as copies."""
-    published_threshold: float = 0.6
-    """Fixed similarity at which scores are reported too, as in the papers."""
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    sampler: SamplerConfig = field(
-        default_factory=lambda: SamplerConfig(sigma_min=0.02, sigma_max=20.0)
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse what could not run."""
-        for name in ("sizes", "widths", "steps"):
-            values = getattr(self, name)
-            if not values or min(values) < 1:
-                raise ConfigError(f"--{name}: expected positive numbers, got {values}")
-        if len(set(self.sizes)) < len(self.sizes) or len(set(self.widths)) < len(self.widths):
-            raise ConfigError("--sizes, --widths: expected distinct numbers")
-        if min(self.sizes) < 2:
-            raise ConfigError("--sizes: expected at least 2 images (the ratio test needs two)")
-        if len(self.steps) != len(self.widths):
-            raise ConfigError(
-                f"--steps: expected one number per width, got {len(self.steps)} for --widths "
-                f"{' '.join(map(str, self.widths))}; pass --steps with {len(self.widths)}"
-            )
-        for name, least in (("num_samples", LEAST_ITEMS), ("seeds_per_unit", 1), ("blocks", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"--{name.replace('_', '-')}: expected at least {least}, "
-                    f"got {getattr(self, name)}"
-                )
-        if not 0 < self.calibration_quantile < 1:
-            raise ConfigError("--calibration-quantile: expected a number inside (0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +34,9 @@ class MemorizationGrid:
 
     Args:
         experiment: what to study.
-        images: recipe of the decoded source.
+        images: recipe of the decoded source, or of a teacher's samples.
         num_images: how many it holds.
-        sigma_data: standard deviation of its pixels in [-1, 1].
+        sigma_data: standard deviation of its pixels in [-1, 1], where models are told.
         left_out: messages of the images that could not be decoded.
 
     Raises:
@@ -103,9 +44,9 @@ class MemorizationGrid:
     """
 
     experiment: MemorizationExperiment
-    images: ImagesRecipe
+    images: ImagesRecipe | SamplesRecipe
     num_images: int
-    sigma_data: float
+    sigma_data: float | None = None
     left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -118,6 +59,11 @@ class MemorizationGrid:
             raise ConfigError("--source: all images are one plain colour; nothing can be learned")
         for size in self.experiment.sizes:
             self.split.subset("A", size)
+        if len(self.split.heldout("A", self.sizes[-1])) < LEAST_ITEMS:
+            raise ConfigError(
+                f"--sizes {self.sizes[-1]}: leaves fewer than {LEAST_ITEMS} of {self.num_images} images "
+                "to hold out; choose smaller sizes"
+            )
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -126,27 +72,51 @@ class MemorizationGrid:
 
     @cached_property
     def split(self) -> Split:
-        """The two halves."""
-        return Split(num_images=self.num_images, seed=self.experiment.seed)
+        """How images are divided. A teacher's samples keep the order of their seeds."""
+        e = self.experiment
+        listed = isinstance(self.images, SamplesRecipe)
+        return Split(num_images=self.num_images, seed=None if listed else e.seed, parts=e.parts)
+
+    @property
+    def halves(self) -> tuple[Half, ...]:
+        """The halves that models are trained on."""
+        return self.split.halves
 
     def subset(self, half: Half, size: int) -> Subset:
         """A training set."""
         return Subset(images=self.images, split=self.split, half=half, size=size)
 
     @cached_property
-    def ensembles(self) -> list[list[ModelRecipe]]:
-        """The cells of each width, trained together."""
-        e = self.experiment
-        cells = list(itertools.product(self.sizes, HALVES))
-        return [
-            [self._model(width, steps, n, half, cells) for n, half in cells]
-            for width, steps in zip(e.widths, e.steps, strict=True)
-        ]
+    def trials(self) -> list[list[TrainedRecipe]]:
+        """What is trained together: all cells of a width as an ensemble, or each network alone."""
+        if isinstance(self.experiment, NetworkExperiment):
+            return [[recipe] for recipe in self._networks(self.experiment)]
+        assert isinstance(self.experiment, MLPExperiment)
+        return [list(group) for group in self._ensembles(self.experiment)]
+
+    @property
+    def _cells(self) -> list[tuple[int, Half]]:
+        return list(itertools.product(self.sizes, self.halves))
+
+    def _networks(self, e: NetworkExperiment) -> Iterator[NetworkRecipe]:
+        for width, (n, half) in itertools.product(e.widths, self._cells):
+            yield NetworkRecipe(
+                train=self.subset(half, n),
+                network=dataclasses.replace(e.network, width=width),
+                training=e.training,
+                seed=e.seed,
+            )
+
+    def _ensembles(self, e: MLPExperiment) -> Iterator[list[ModelRecipe]]:
+        for width, steps in zip(e.widths, e.steps, strict=True):
+            labels = tuple(f"w{width}-{self.subset(half, n).label}" for n, half in self._cells)
+            yield [self._model(e, width, steps, cell, labels) for cell in self._cells]
 
     def _model(
-        self, width: int, steps: int, n: int, half: Half, cells: list[tuple[int, Half]]
+        self, e: MLPExperiment, width: int, steps: int, cell: ClosedCell, labels: tuple[str, ...]
     ) -> ModelRecipe:
-        e = self.experiment
+        assert self.sigma_data is not None
+        n, half = cell
         return ModelRecipe(
             train=self.subset(half, n),
             width=width,
@@ -155,13 +125,13 @@ class MemorizationGrid:
             sigma_data=self.sigma_data,
             training=e.training,
             seed=e.seed,
-            ensemble=tuple(f"w{width}-{self.subset(h, m).label}" for m, h in cells),
+            ensemble=labels,
         )
 
     @cached_property
-    def models(self) -> dict[Cell, ModelRecipe]:
+    def models(self) -> dict[Cell, TrainedRecipe]:
         """Every cell's model, by (width, n, half)."""
-        return {(m.width, m.train.size, m.train.half): m for group in self.ensembles for m in group}
+        return {(m.width, m.train.size, m.train.half): m for trial in self.trials for m in trial}
 
     def closed_form(
         self, form: Literal["empirical", "wiener"]
@@ -169,7 +139,7 @@ class MemorizationGrid:
         """The closed-form denoisers of every training set, by (n, half)."""
         return {
             (n, half): ClosedFormRecipe(form=form, train=self.subset(half, n))
-            for n, half in itertools.product(self.sizes, HALVES)
+            for n, half in self._cells
         }
 
     def samples(self, denoiser: DenoiserRecipe) -> SamplesRecipe:
@@ -178,8 +148,7 @@ class MemorizationGrid:
         return SamplesRecipe(
             denoiser=denoiser,
             sampler=e.sampler,
-            first_seed=e.first_seed,
-            num_seeds=e.num_samples,
+            seeds=Seeds.first(e.num_samples, e.first_seed),
             seeds_per_unit=e.seeds_per_unit,
         )
 
@@ -201,14 +170,16 @@ class MemorizationGrid:
             ridge=e.ridge if fitted else None,
         )
 
-    def features(self, images: Recipe) -> FeaturesRecipe:
-        """The features of an image or sample artifact."""
-        return FeaturesRecipe(images=images, descriptor=self.descriptor)
+    def features(self, images: Recipe, *, mirrored: bool = False) -> FeaturesRecipe:
+        """The features of an image or sample artifact, or of the flips of its images."""
+        return FeaturesRecipe(images=images, descriptor=self.descriptor, mirrored=mirrored)
 
     @cached_property
     def all_features(self) -> list[FeaturesRecipe]:
         """Features of the real images and of all samples."""
-        return [self.features(r) for r in (self.images, *self.all_samples)]
+        flips = self.experiment.flips_are_copies
+        mirrored = [self.features(self.images, mirrored=True)] if flips else []
+        return [self.features(r) for r in (self.images, *self.all_samples)] + mirrored
 
     @property
     def artifacts(self) -> list[Recipe]:

@@ -18,11 +18,10 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
 from regimes.images.pixels import Images
-from regimes.images.split import HALVES
 from regimes.jobs.support.grid import MemorizationGrid
 from regimes.storage.artifacts import Store
+from regimes.storage.denoisers import TrainedRecipe, read_training_curve
 from regimes.storage.images import read_images
-from regimes.storage.models import ModelRecipe, read_curve
 from regimes.studies.memorization import Cell, Row
 
 GRID_SIDE = 8
@@ -33,17 +32,17 @@ def event_files(
 ) -> Iterator[tuple[str, bytes]]:
     """Names (below the result folder) and contents of all event files."""
     for cell, recipe in grid.models.items():
-        events = _Events(recipe.label)
+        events = Events(recipe.label)
         _write_cell(events, store, grid, recipe, _scores_of(rows, cell))
         yield events.name, events.data
     for width in grid.experiment.widths:
-        for half in HALVES:
-            events = _Events(f"curve-w{width}-{half}")
+        for half in grid.halves:
+            events = Events(f"curve-w{width}-{half}")
             _write_curve(events, rows, width, half)
             yield events.name, events.data
 
 
-class _Events:
+class Events:
     """An event file in memory. Equal events give equal bytes: no clock, no host name."""
 
     def __init__(self, label: str) -> None:
@@ -81,13 +80,13 @@ def _scores_of(rows: Sequence[Row], cell: Cell) -> dict[str, float]:
 
 
 def _write_cell(
-    events: _Events,
+    events: Events,
     store: Store,
     grid: MemorizationGrid,
-    recipe: ModelRecipe,
+    recipe: TrainedRecipe,
     scores: dict[str, float],
 ) -> None:
-    for step, loss in zip(*read_curve(store, recipe), strict=True):
+    for step, loss in zip(*read_training_curve(store, recipe), strict=True):
         events.add(summary.scalar("train/loss", float(loss)), int(step))
     _, images = read_images(store, grid.samples(recipe))
     events.add(summary.image("samples", tile(images), dataformats="HWC"))
@@ -98,7 +97,7 @@ def _write_cell(
         events.add(summary.scalar(f"score/{name}", value))
 
 
-def _write_curve(events: _Events, rows: Sequence[Row], width: int, half: str) -> None:
+def _write_curve(events: Events, rows: Sequence[Row], width: int, half: str) -> None:
     for row in sorted(rows, key=lambda r: r.n):
         of_cell = width in (row.width, row.width_other) and half in (row.half, row.half_other)
         if of_cell and math.isfinite(row.score.value):

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regimes.errors import ConfigError
+
 
 def karras_sigmas(
     num_steps: int,
@@ -67,6 +69,9 @@ class SeedNoise:
         image_shape: (C, H, W) of one sample.
         device: where the generators live. CPU and CUDA generators give different numbers for the
             same seed; "cpu" is comparable everywhere, "cuda" reproduces EDM's GPU images.
+
+    Raises:
+        ConfigError: if the device is "cuda" and there is none.
     """
 
     def __init__(
@@ -74,6 +79,11 @@ class SeedNoise:
     ) -> None:
         self.image_shape = tuple(image_shape)
         self.device = torch.device(device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                f"noise_device: this machine has no CUDA device, got {device}; expected cpu (which "
+                f"gives other images for the same seeds)"
+            )
         self._generators = [
             torch.Generator(self.device).manual_seed(int(seed) % 2**32) for seed in seeds
         ]

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.special import softmax
+from scipy.special import entr, softmax
 from sklearn.linear_model import Ridge
 
 from regimes.denoisers.closed_form import EmpiricalDenoiser, WienerDenoiser
+from regimes.noise import karras_sigmas
 
 SHAPE = (2, 3, 3)
 
@@ -40,6 +41,57 @@ def test_empirical_denoiser_equals_the_brute_force_average(rng, tile, sigma):
     expected = brute_force(x, y, sigma)
     assert found.dtype == np.float64
     assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_empirical_denoiser_is_exact_at_every_level_of_the_sampler_with_more_than_a_tile(rng):
+    # Images of 32x32x3, as in the papers, where dot products reach 1e3 and exponents 1e9; more of
+    # them, and more noisy ones, than a tile holds. Half of the noisy images lie near the middle of
+    # two training images, where at low noise the weights depend on the last digits.
+    y = torch.from_numpy(rng.uniform(-1, 1, (23, 3, 32, 32)))
+    denoiser = EmpiricalDenoiser(y, tile=5)
+    middle = (y[:8] + y[1:9]) / 2
+    for sigma in karras_sigmas(18)[:-1]:
+        x = torch.cat([noisy(rng, y, float(sigma), b=8), middle + 1e-9 * (y[:8] - y[1:9])])
+        found = denoiser(x, sigma).numpy()
+        expected = brute_force(x, y, float(sigma))
+        assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max(), float(sigma)
+        # The condition of the hard half: both neighbours count, even at the lowest level.
+        assert float(denoiser.weights_summary(x, sigma)[0][8:].min()) > 1.5
+
+
+def brute_force_weights(x, y, sigma):
+    squared = ((x.flatten(1)[:, None] - y.flatten(1)[None]) ** 2).sum(-1).numpy()
+    return softmax(-squared / (2 * sigma**2), axis=1)
+
+
+@pytest.mark.parametrize("tile", [1, 5, 4096])
+@pytest.mark.parametrize("sigma", [0.002, 0.3, 1.0, 2.0, 80.0])
+def test_weights_summary_is_that_of_the_brute_force_weights(rng, tile, sigma):
+    y = images(rng)
+    x = noisy(rng, y, sigma, b=11)
+    weights = brute_force_weights(x, y, sigma)
+    size, entropy = EmpiricalDenoiser(y, tile=tile).weights_summary(x, sigma)
+    assert (size.dtype, entropy.dtype) == (torch.float64, torch.float64)
+    np.testing.assert_allclose(size, 1 / (weights**2).sum(1), rtol=1e-9)
+    np.testing.assert_allclose(entropy, entr(weights).sum(1), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("tile", [2, 37, 100])
+def test_weights_summary_runs_from_one_image_to_all_of_them(rng, tile):
+    y = images(rng)
+    denoiser = EmpiricalDenoiser(y, tile=tile)
+    size, entropy = denoiser.weights_summary(y[:4], 1e-3)
+    assert (size.tolist(), entropy.tolist()) == ([1.0] * 4, [0.0] * 4)
+    size, entropy = denoiser.weights_summary(y[:4], 1e6)
+    torch.testing.assert_close(size, torch.full((4,), 37.0, dtype=torch.float64))
+    torch.testing.assert_close(entropy, torch.full((4,), math.log(37), dtype=torch.float64))
+
+
+def test_weights_summary_of_an_image_that_occurs_three_times_counts_three(rng):
+    y = images(rng)
+    size, entropy = EmpiricalDenoiser(torch.cat([y, y[:1], y[:1]])).weights_summary(y[:2], 0.01)
+    assert size.tolist() == pytest.approx([3, 1], rel=1e-9)
+    assert entropy.tolist() == pytest.approx([math.log(3), 0], abs=1e-9)
 
 
 def test_empirical_denoiser_between_two_images_weighs_them_as_the_formula_at_low_noise(rng):

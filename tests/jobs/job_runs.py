@@ -14,7 +14,6 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[2]
-JOB = ROOT / "jobs" / "memorization.py"
 STARTED: list[subprocess.Popen[str]] = []
 SMALL = ("--preset", "digits-smoke", "--cpus", "2")
 
@@ -27,9 +26,16 @@ def environment() -> dict[str, str]:
 def start(
     output: Path | str, *options: str, cwd: Path = ROOT, env: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """Start the job; its standard output and error come together."""
+    """Start the memorization job; its standard output and error come together."""
+    return start_job("memorization", *SMALL, "--output", str(output), *options, cwd=cwd, env=env)
+
+
+def start_job(
+    job: str, *options: str, cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start any job."""
     process = subprocess.Popen(
-        [sys.executable, str(JOB), *SMALL, "--output", str(output), *options],
+        [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -47,8 +53,17 @@ def run(
     cwd: Path = ROOT,
     env: dict[str, str] | None = None,
 ) -> str:
-    """Run the job to its end; returns what it printed."""
-    process = start(output, *options, cwd=cwd, env=env)
+    """Run the memorization job to its end; returns what it printed."""
+    return finish(start(output, *options, cwd=cwd, env=env), expect)
+
+
+def run_job(job: str, *options: str, expect: int = 0) -> str:
+    """Run any job to its end; returns what it printed."""
+    return finish(start_job(job, *options), expect)
+
+
+def finish(process: subprocess.Popen[str], expect: int) -> str:
+    """Wait for a job to end with this exit status; returns what it printed."""
     text, _ = process.communicate(timeout=600)
     assert process.returncode == expect, text
     return text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from job_runs import JOB, environment
+from job_runs import ROOT, environment
 
 SEEDS = [int(s) for s in os.environ.get("REGIMES_VERIFY_SEEDS", "0").split(",")]
 HALVES = ("A", "B")
@@ -34,7 +34,14 @@ class Table:
 def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Table:
     output = tmp_path_factory.mktemp(f"digits-{request.param}")
     subprocess.run(
-        [sys.executable, str(JOB), "--output", str(output), "--seed", str(request.param)],
+        [
+            sys.executable,
+            str(ROOT / "jobs" / "memorization.py"),
+            "--output",
+            str(output),
+            "--seed",
+            str(request.param),
+        ],
         check=True,
         env=environment(),
     )

@@ -227,6 +227,70 @@ def test_conditional_sampling_draws_the_label_between_latent_and_steps():
     assert torch.equal(denoiser.labels, noise.class_labels(10))
 
 
+def test_class_index_replaces_the_drawn_class_and_leaves_later_noise_alone():
+    config = SamplerConfig(num_steps=3, s_churn=1.0)
+    denoiser = Gaussian()
+    drawn = sample_seeds(denoiser, [3, 4], SHAPE, config=config, num_classes=10)
+    chosen = sample_seeds(denoiser, [3, 4], SHAPE, config=config, num_classes=10, class_index=7)
+    assert torch.equal(denoiser.labels, torch.eye(10)[[7, 7]])
+    # This denoiser ignores its labels, so equal samples mean equal noise in every step.
+    assert torch.equal(chosen, drawn)
+    assert not torch.equal(chosen, sample_seeds(denoiser, [3, 4], SHAPE, config=config))
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "class_index", "message"),
+    [
+        (10, 10, "class_index: expected 0 to 9, got 10"),
+        (10, -1, "class_index: expected 0 to 9, got -1"),
+        (0, 0, "class_index: the model is unconditional, got 0"),
+    ],
+)
+def test_class_that_the_model_does_not_know_is_refused(num_classes, class_index, message):
+    with pytest.raises(ConfigError, match=message):
+        sample_seeds(
+            Gaussian(),
+            [1],
+            SHAPE,
+            config=SamplerConfig(),
+            num_classes=num_classes,
+            class_index=class_index,
+        )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_noise_of_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="noise_device: this machine has no CUDA device"):
+        sample_seeds(Gaussian(), [1], SHAPE, config=SamplerConfig(), noise_device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_noise_of_a_gpu_is_that_of_its_own_generator():
+    generator = torch.Generator("cuda").manual_seed(5)
+    expected = torch.randn(SHAPE, generator=generator, device="cuda")
+    assert torch.equal(SeedNoise([5], SHAPE, device="cuda").latents()[0], expected)
+    found = sample_seeds(
+        Gaussian(), [5], SHAPE, config=SamplerConfig(), noise_device="cuda", device="cuda"
+    )
+    direct = sample(Gaussian(), expected[None], config=SamplerConfig())
+    torch.testing.assert_close(found, direct.cpu(), rtol=1e-12, atol=1e-12)
+
+
+def test_range_outside_that_of_the_network_is_refused():
+    config = SamplerConfig(sigma_min=3.0, sigma_max=4.0)
+    with pytest.raises(ConfigError, match=r"network knows noise levels from 0\.0 to 2\.0, got 3"):
+        config.sigmas(Gaussian(sigma_max=2.0))
+
+
+def test_default_range_is_the_published_one_written_out():
+    z = torch.ones((1, 1, 1, 1), dtype=torch.float64)
+    written = SamplerConfig(sigma_min=0.002, sigma_max=80.0)
+    assert torch.equal(
+        sample(Gaussian(), z, config=SamplerConfig()), sample(Gaussian(), z, config=written)
+    )
+
+
 def test_no_seeds_give_no_samples():
     assert sample_seeds(Gaussian(), [], SHAPE, config=SamplerConfig()).shape == (0, *SHAPE)
 
@@ -239,7 +303,20 @@ def test_no_seeds_give_no_samples():
         ({"sigma_min": 90.0}, "expected 0 < sigma_min <= sigma_max, got 90.0 and 80.0"),
         ({"s_churn": -1.0}, "s_churn: expected 0 or more, got -1.0"),
         ({"rho": 0.0}, "rho: expected a number above 0, got 0.0"),
-        ({"solver": "rk4"}, "solver: expected 'euler' or 'heun', got 'rk4'"),
+        ({"rho": math.nan}, "rho: expected a number above 0, got nan"),
+        ({"sigma_max": math.inf}, "expected 0 < sigma_min <= sigma_max"),
+        ({"s_noise": -1.0}, "s_noise: expected 0 or more, got -1.0"),
+        ({"s_min": 2.0, "s_max": 1.0}, "s_min, s_max: expected s_min <= s_max, got 2.0 and 1.0"),
+        ({"solver": "rk4"}, "solver: expected one of euler, heun, dpmpp2m, got 'rk4'"),
+        ({"discretization": "x"}, "discretization: expected one of vp, ve, iddpm, edm, got 'x'"),
+        ({"schedule": "iddpm"}, "schedule: expected one of vp, ve, linear, got 'iddpm'"),
+        ({"scaling": "ve"}, "scaling: expected one of vp, none, got 've'"),
+        ({"discretization": "ve", "rho": 5.0}, "rho: spaces the levels of discretization edm only"),
+        ({"solver": "dpmpp2m", "s_churn": 1.0}, "s_churn: solver dpmpp2m is deterministic"),
+        (
+            {"discretization": "ve", "sigma_min": 200.0},
+            "expected 0 < sigma_min <= sigma_max, got 200.0 and 100.0",
+        ),
     ],
 )
 def test_sampler_config_refuses_what_could_not_run(option, message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from regimes.errors import DescriptorMismatch
+from regimes.errors import DescriptorMismatch, IdMismatch
 from regimes.scores import neighbours
 from regimes.scores.generalization import generalization_score, ratio_test
 from regimes.scores.result import wilson_interval
@@ -152,3 +152,64 @@ def test_names_of_the_results_can_be_chosen(make_features):
     axes = make_features(np.eye(3))
     assert generalization_score(axes, axes, axes, threshold=0.5).name == "gl"
     assert ratio_test(axes, axes, axes, name="ratio_wiener").name == "ratio_wiener"
+
+
+def flipped(values):
+    """Reverse every row: a flip of one-line images."""
+    return np.ascontiguousarray(values[:, ::-1])
+
+
+def test_flips_count_as_copies_when_asked_for(rng, make_features):
+    train, heldout = rng.standard_normal((12, D)), rng.standard_normal((30, D))
+    generated = np.concatenate([flipped(train[[3, 7]]), train[[5]], rng.standard_normal((3, D))])
+    sets = [make_features(v) for v in (generated, train, heldout)]
+    mirrored = make_features(flipped(train))
+    plain = generalization_score(*sets, threshold=0.95)
+    both = generalization_score(*sets, threshold=0.95, mirrored=mirrored)
+    assert (plain.value, both.value) == (5 / 6, 3 / 6)
+    assert both.per_item["nearest_id"][:3].tolist() == [3, 7, 5]
+    assert both.null <= plain.null
+    ratio = [ratio_test(*sets, mirrored=m) for m in (None, mirrored)]
+    assert (ratio[0].value, ratio[1].value) == (1 / 6, 3 / 6)
+    assert ratio[1].per_item["nearest_id"][:3].tolist() == [3, 7, 5]
+    np.testing.assert_array_equal(ratio[1].per_item["d1"][:3], 0.0)
+
+
+def test_scores_with_flips_equal_brute_force(rng, make_features):
+    values = [rng.standard_normal((n, 4)) for n in (40, 20, 15)]
+    values[1][7] = values[1][2]  # a duplicate, and an image that is the flip of another
+    values[1][9] = values[1][4][::-1]
+    generated, train, heldout = (make_features(v, unit=False) for v in values)
+    mirrored = make_features(flipped(values[1]), unit=False)
+
+    def brute_force(items):
+        pairs = [
+            np.linalg.norm(items.values[:, None] - t.values, axis=2) for t in (train, mirrored)
+        ]
+        distances = np.delete(np.minimum(*pairs).astype(float), [7, 9], axis=1)
+        return np.sort(distances, axis=1)
+
+    found = ratio_test(generated, train, heldout, threshold=0.7, mirrored=mirrored)
+    expected = brute_force(generated)
+    np.testing.assert_allclose(found.per_item["d1"], expected[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(found.per_item["d2"], expected[:, 1], rtol=1e-6)
+    nulls = brute_force(heldout)
+    assert found.null == pytest.approx((nulls[:, 0] < 0.7 * nulls[:, 1]).mean(), abs=1e-15)
+    assert found.num_train == 18
+    assert 0 < found.value < 1
+
+    unit = [make_features(v) for v in (*values, flipped(values[1]))]
+    tables = [unit[0].values.astype(float) @ t.values.T.astype(float) for t in (unit[1], unit[3])]
+    gl = generalization_score(*unit[:3], threshold=0.9, mirrored=unit[3])
+    best = np.maximum(*tables).max(1)
+    np.testing.assert_allclose(gl.per_item["similarity"], best, rtol=1e-6)
+    assert gl.value == pytest.approx((best <= 0.9).mean(), abs=1e-15)
+    assert 0 < gl.value < 1
+
+
+@pytest.mark.parametrize("score", [generalization_score, ratio_test])
+def test_flips_of_other_images_are_refused(rng, make_features, score):
+    sets = [make_features(rng.standard_normal((4, 3))) for _ in range(3)]
+    strange = make_features(rng.standard_normal((4, 3)), ids=[3, 2, 1, 0])
+    with pytest.raises(IdMismatch, match="ids of the training images"):
+        score(*sets, threshold=0.5, mirrored=strange)

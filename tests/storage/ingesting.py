@@ -9,6 +9,6 @@ from regimes.storage.images import ImagesRecipe, decode_source, ingest
 
 def ingest_source(store: Store, source: ImageSource, recipe: ImagesRecipe) -> list[str]:
     """Store a source; returns the messages of images left out."""
-    ids, images, left_out = decode_source(source, recipe)
-    ingest(store, recipe, ids, images)
-    return left_out
+    decoded = decode_source(source, recipe)
+    ingest(store, recipe, decoded)
+    return decoded.left_out

@@ -14,10 +14,12 @@ from regimes.errors import BrokenArtifact
 from regimes.images.split import Split
 from regimes.samplers.edm import SamplerConfig
 from regimes.storage.artifacts import MANIFEST, RECIPE, FileEntry, Recipe, Store, to_json
+from regimes.storage.denoisers import ClosedFormRecipe
 from regimes.storage.features import DescriptorRecipe, FeaturesRecipe
 from regimes.storage.images import ImagesRecipe, Subset
-from regimes.storage.models import ClosedFormRecipe, ModelRecipe
+from regimes.storage.models import ModelRecipe
 from regimes.storage.samples import SamplesRecipe
+from regimes.storage.seeds import Seeds
 from regimes.training.ensemble import TrainingConfig
 
 IMAGES = ImagesRecipe(fingerprint="f" * 64, image_size=None, channels=None, skip_bad=False)
@@ -33,7 +35,7 @@ MODEL = ModelRecipe(
     ensemble=("w8-n4-A",),
 )
 SAMPLES = SamplesRecipe(
-    denoiser=MODEL, sampler=SamplerConfig(), first_seed=0, num_seeds=10, seeds_per_unit=4
+    denoiser=MODEL, sampler=SamplerConfig(), seeds=Seeds.first(10), seeds_per_unit=4
 )
 DESCRIPTOR = DescriptorRecipe(name="whitened-pixels", fit=SUBSET, ridge=0.5)
 RECIPES = [
@@ -101,6 +103,7 @@ def test_json_of_equal_values_is_equal_text_and_strict():
     assert json.loads(to_json(SAMPLES))["denoiser"]["train"]["split"] == {
         "type": "Split",
         "num_images": 10,
+        "parts": 2,
         "seed": 0,
     }
 

@@ -16,14 +16,9 @@ from regimes.images.sources import ArraySource
 from regimes.images.split import Split
 from regimes.storage import models
 from regimes.storage.artifacts import Store
+from regimes.storage.denoisers import ClosedFormRecipe, load_denoiser
 from regimes.storage.images import ImagesRecipe, Subset, read_subset
-from regimes.storage.models import (
-    ClosedFormRecipe,
-    ModelRecipe,
-    load_denoiser,
-    read_curve,
-    train_ensemble,
-)
+from regimes.storage.models import ModelRecipe, read_curve, train_ensemble
 from regimes.training.ensemble import EnsembleTrainer, TrainingConfig
 
 STEPS = 210  # a curve point every 2 steps, a checkpoint every 10
@@ -151,8 +146,10 @@ def test_loaded_denoiser_is_the_averaged_member(uninterrupted, torch_rng):
     for _ in range(STEPS):
         trainer.step()
     for member, recipe in enumerate(recipes):
-        denoiser, shape = load_denoiser(store, recipe)
+        loaded = load_denoiser(store, recipe)
+        denoiser, shape = loaded.denoiser, loaded.image_shape
         assert shape == (1, 3, 3)
+        assert loaded.num_classes == 0
         for name, value in trainer.member_weights(member).items():
             assert torch.equal(denoiser.network.state_dict()[name], value), name
         assert not denoiser.training
@@ -171,11 +168,11 @@ def test_members_of_different_halves_learn_different_weights(uninterrupted):
 )
 def test_closed_form_denoiser_is_computed_from_its_subset(store, torch_rng, form, cls):
     train = recipes_in(store)[0].train
-    denoiser, shape = load_denoiser(store, ClosedFormRecipe(form=form, train=train))
+    loaded = load_denoiser(store, ClosedFormRecipe(form=form, train=train))
     expected = cls(to_float(read_subset(store, train)[1]))
-    x = torch.randn((2, *shape), generator=torch_rng)
-    assert type(denoiser) is cls
-    assert torch.equal(denoiser(x, 0.3), expected(x, 0.3))
+    x = torch.randn((2, *loaded.image_shape), generator=torch_rng)
+    assert type(loaded.denoiser) is cls
+    assert torch.equal(loaded.denoiser(x, 0.3), expected(x, 0.3))
 
 
 def test_damaged_weights_are_refused(store):

@@ -11,9 +11,10 @@ from regimes.images.pixels import to_float, to_uint8
 from regimes.images.sources import ArraySource
 from regimes.images.split import Split
 from regimes.samplers.edm import SamplerConfig, sample_seeds
+from regimes.storage.denoisers import ClosedFormRecipe, Loaded, load_denoiser
 from regimes.storage.images import ImagesRecipe, Subset, read_images, read_subset
-from regimes.storage.models import ClosedFormRecipe, load_denoiser
 from regimes.storage.samples import SamplesRecipe, make_samples
+from regimes.storage.seeds import Seeds
 from regimes.storage.tables import decode_rows
 
 
@@ -28,22 +29,21 @@ def samples_recipe(store, form="wiener", first_seed=5, **sampler):
     return SamplesRecipe(
         denoiser=ClosedFormRecipe(form=form, train=subset),
         sampler=SamplerConfig(num_steps=6, **sampler),
-        first_seed=first_seed,
-        num_seeds=10,
+        seeds=Seeds.first(10, first_seed),
         seeds_per_unit=4,
     )
 
 
 def make(store, recipe, units):
-    denoiser, shape = load_denoiser(store, recipe.denoiser)
-    entries = [make_samples(store, recipe, unit, denoiser, shape) for unit in units]
+    loaded = load_denoiser(store, recipe.denoiser)
+    entries = [make_samples(store, recipe, unit, loaded) for unit in units]
     return sorted(entries, key=lambda e: e.name)
 
 
 def test_units_are_fixed_blocks_that_cover_every_seed_once(store):
     recipe = samples_recipe(store)
     assert recipe.num_units == 3
-    assert [list(recipe.seeds(u)) for u in range(3)] == [[5, 6, 7, 8], [9, 10, 11, 12], [13, 14]]
+    assert [recipe.unit_seeds(u) for u in range(3)] == [[5, 6, 7, 8], [9, 10, 11, 12], [13, 14]]
 
 
 @pytest.mark.parametrize("s_churn", [0.0, 3.0])
@@ -60,8 +60,10 @@ def test_samples_are_those_of_their_seeds(store):
     store.artifact(recipe).finish(make(store, recipe, range(3)))
     ids, images = read_images(store, recipe)
     assert ids.tolist() == list(range(5, 15))
-    denoiser, shape = load_denoiser(store, recipe.denoiser)
-    expected = to_uint8(sample_seeds(denoiser, range(5, 15), shape, config=recipe.sampler))
+    loaded = load_denoiser(store, recipe.denoiser)
+    expected = to_uint8(
+        sample_seeds(loaded.denoiser, range(5, 15), loaded.image_shape, config=recipe.sampler)
+    )
     assert np.abs(images.astype(int) - expected).max() <= 1  # the batch differs: rounding only
     assert len(np.unique(images.reshape(10, -1), axis=0)) == 10
 
@@ -102,5 +104,5 @@ def test_samples_that_are_not_finite_name_their_seeds(store):
     with pytest.raises(
         FloatingPointError, match=r"wiener-n6-A: samples of seeds \[6\] are not finite"
     ):
-        make_samples(store, recipe, 0, Overflowing(), (1, 3, 3))
+        make_samples(store, recipe, 0, Loaded(Overflowing(), (1, 3, 3)))
     assert store.artifact(recipe).present() == set()

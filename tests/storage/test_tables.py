@@ -55,7 +55,7 @@ IDS = [np.arange(10, 16), np.array(["a", "b/ü", "", "d", "e", "ffff"])]
 @pytest.mark.parametrize("shape", [(4, 3, 1), (4, 3, 3), (1, 1, 1)])
 def test_image_rows_survive_the_way_through_a_file(rng, ids, shape):
     values = images(rng, shape=shape)
-    found_ids, found = decode_rows(encode_rows(ids, values, "image"), "x")
+    found_ids, found = decode_rows(encode_rows(ids, {"image": values}), "x")
     np.testing.assert_array_equal(found_ids, ids)
     np.testing.assert_array_equal(found, values)
     assert found_ids.dtype.kind == ids.dtype.kind
@@ -65,27 +65,28 @@ def test_image_rows_survive_the_way_through_a_file(rng, ids, shape):
 def test_feature_rows_survive_bit_for_bit(rng):
     values = rng.standard_normal((6, 11)).astype(np.float32)
     values[0, 0] = np.float32(1e-42)
-    found = decode_rows(encode_rows(IDS[0], values, "feature"), "x")[1]
+    found = decode_rows(encode_rows(IDS[0], {"feature": values}), "x")[1]
     assert found.tobytes() == values.tobytes()
 
 
 def test_same_rows_give_the_same_bytes_whatever_their_strides(rng):
     values = images(rng)
-    first = encode_rows(IDS[0], values, "image")
-    again = encode_rows(IDS[0].copy(), values.copy(), "image")
-    fortran = encode_rows(IDS[0], np.asfortranarray(values), "image")
+    first = encode_rows(IDS[0], {"image": values})
+    again = encode_rows(IDS[0].copy(), {"image": values.copy()})
+    fortran = encode_rows(IDS[0], {"image": np.asfortranarray(values)})
     moved = encode_rows(
-        IDS[0], np.ascontiguousarray(values.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1), "image"
+        IDS[0],
+        {"image": np.ascontiguousarray(values.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)},
     )
     assert first == again == fortran == moved
     changed = values.copy()
     changed[0, 0, 0, 0] ^= 1
-    assert encode_rows(IDS[0], changed, "image") != first
+    assert encode_rows(IDS[0], {"image": changed}) != first
 
 
 def test_shard_is_readable_by_plain_pyarrow_with_ids_and_shapes(rng, tmp_path):
     values = images(rng, shape=(4, 3, 3))
-    (tmp_path / "x.parquet").write_bytes(encode_rows(IDS[0], values, "image"))
+    (tmp_path / "x.parquet").write_bytes(encode_rows(IDS[0], {"image": values}))
     table = pq.read_table(tmp_path / "x.parquet")
     assert table.column_names == ["id", "image"]
     assert table["id"].type == pa.int64()
@@ -96,7 +97,7 @@ def test_shard_is_readable_by_plain_pyarrow_with_ids_and_shapes(rng, tmp_path):
 
 def test_shard_is_an_image_source(rng, tmp_path):
     values = images(rng)
-    (tmp_path / "x.parquet").write_bytes(encode_rows(IDS[0], values, "image"))
+    (tmp_path / "x.parquet").write_bytes(encode_rows(IDS[0], {"image": values}))
     source = open_source(str(tmp_path / "x.parquet"))
     assert source.ids == [str(i) for i in IDS[0]]
     np.testing.assert_array_equal(source.read(2), values[2])
@@ -104,7 +105,7 @@ def test_shard_is_an_image_source(rng, tmp_path):
 
 @pytest.mark.parametrize("damage", [lambda d: d[:-9], lambda d: b"", lambda d: b"nonsense" * 9])
 def test_file_that_is_not_parquet_is_named(rng, damage):
-    data = encode_rows(IDS[0], images(rng), "image")
+    data = encode_rows(IDS[0], {"image": images(rng)})
     with pytest.raises(BrokenArtifact, match=r"the-file: not readable as Parquet .*delete it"):
         decode_rows(damage(data), "the-file")
 
@@ -119,7 +120,7 @@ def test_rows_of_an_artifact_come_in_the_order_of_units(rng, store):
     artifact = store.artifact(Toy())
     values = images(rng)
     entries = [
-        write_shard(artifact, unit, IDS[0][rows], values[rows], "image")
+        write_shard(artifact, unit, IDS[0][rows], {"image": values[rows]})
         for unit, rows in ((1, slice(4, 6)), (0, slice(0, 4)))
     ]
     artifact.finish([*entries, artifact.write("other.json", b"{}")])
@@ -135,7 +136,7 @@ def test_rows_of_an_artifact_come_in_the_order_of_units(rng, store):
 
 def test_entry_of_a_shard_left_by_an_earlier_run_is_that_of_its_writer(rng, store):
     artifact = store.artifact(Toy())
-    entry = write_shard(artifact, 3, IDS[0], images(rng), "image")
+    entry = write_shard(artifact, 3, IDS[0], {"image": images(rng)})
     assert left_over(artifact, shard_name(3), IDS[0]) == entry
     assert left_over(artifact, shard_name(9), IDS[0]) is None
     artifact.location.write(shard_name(4), b"cut short")
@@ -145,7 +146,7 @@ def test_entry_of_a_shard_left_by_an_earlier_run_is_that_of_its_writer(rng, stor
 
 def test_a_left_over_shard_with_other_rows_is_refused(rng, store):
     artifact = store.artifact(Toy())
-    write_shard(artifact, 3, IDS[0], images(rng), "image")
+    write_shard(artifact, 3, IDS[0], {"image": images(rng)})
     with pytest.raises(BrokenArtifact, match="holds other rows than expected"):
         left_over(artifact, shard_name(3), IDS[0][::-1])
 

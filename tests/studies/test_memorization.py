@@ -59,6 +59,19 @@ class World:
         config = SamplerConfig(num_steps=12, sigma_min=0.02, sigma_max=20.0)
         return self.samples(to_uint8(sample_seeds(form(y), range(M), (1, 8, 8), config=config)))
 
+    def one_half(self, model, *, mirrored=False):
+        """The same without models of half B, and with the flips of the training images."""
+        both = self.evidence(model)
+        flips = self.train["A"].features.ids, self.images[self.split.subset("A", SIZES[-1])]
+        flips = self.image_set(flips[0], flips[1][:, :, ::-1])
+        return dataclasses.replace(
+            both,
+            train={"A": self.train["A"]},
+            heldout={"A": self.heldout["A"]},
+            models={c: s for c, s in both.models.items() if c[2] == "A"},
+            mirrored={"A": flips} if mirrored else None,
+        )
+
     def evidence(self, model):
         """Evidence in which ``model(n, half)`` gives the samples of every model of that cell."""
         return Evidence(
@@ -269,7 +282,10 @@ def test_models_no_better_than_the_linear_denoiser_are_off_the_manifold(tables):
 
 
 def test_rules_are_tried_in_their_order(tables):
-    assert list(RULES) == ["memorization", "linear", "off-manifold", "generalization", "transition"]
+    assert list(RULES) == [
+        *("memorization", "linear", "off-manifold"),
+        *("generalization", "novel", "transition"),
+    ]
     rows = tables["generalization"][2]
     for name, hits, regime in (
         ("precision", 0, "off-manifold"),
@@ -301,3 +317,43 @@ def test_answer_names_the_last_memorizing_and_generalizing_sizes(tables):
     assert "Not even the smallest training set is memorized" in copying
     assert learning.startswith("At n = 200 two models that share no training image")
     assert "in 100% of cases" in learning
+
+
+def test_without_models_of_disjoint_data_novelty_is_not_called_generalization(world):
+    evidence = world.one_half(lambda n, half: world.unseen)
+    rows = score_table(evidence, calibrate(evidence, 0.95), published_threshold=PUBLISHED)
+    assert not [r for r in rows if r.score.name.startswith("rp_disjoint")]
+    assert {r.half for r in rows} == {"A"}
+    regimes = [classify(rows, n, w) for n in SIZES for w in WIDTHS]
+    assert {r.name for r in regimes} == {"novel"}
+    assert "agreement with another width 100% (chance: " in regimes[0].because
+    copying, learning = answer(rows, SIZES, WIDTHS)
+    assert "Not even the smallest training set is memorized" in copying
+    assert "were not trained" in learning
+
+
+def test_without_models_of_disjoint_data_memorizers_are_still_found(world):
+    evidence = world.one_half(lambda n, half: world.empirical[n, half])
+    rows = score_table(evidence, calibrate(evidence, 0.95), published_threshold=PUBLISHED)
+    assert {classify(rows, n, w).name for n in SIZES for w in WIDTHS} == {"memorization"}
+
+
+def test_samples_that_are_flips_are_copies_where_flips_count_and_both_numbers_are_shown(world):
+    def flips(n, half):
+        images = world.images[world.split.subset("A", n)][:M, :, ::-1]
+        return world.samples(images[np.arange(M) % len(images)])
+
+    evidence = world.one_half(flips, mirrored=True)
+    rows = score_table(evidence, calibrate(evidence, 0.95), published_threshold=PUBLISHED)
+    for n in SIZES:
+        assert pooled(rows, "gl", n).value == 0.0
+        assert pooled(rows, "gl_unflipped", n).value > 0.8
+        assert pooled(rows, "ratio", n).value == 1.0
+        assert pooled(rows, "ratio_unflipped", n).value < 0.2
+        assert pooled(rows, "ratio", n).num_train == n
+    plain = dataclasses.replace(evidence, mirrored=None)
+    assert calibrate(plain, 0.95).low < calibrate(evidence, 0.95).low
+    names = {
+        r.score.name for r in score_table(plain, calibrate(plain, 0.95), published_threshold=0.6)
+    }
+    assert not {"gl_unflipped", "ratio_unflipped"} & names

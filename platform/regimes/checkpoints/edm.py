@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regimes.checkpoints.machine import shown
 from regimes.checkpoints.pickles import read_checkpoint
 from regimes.checkpoints.stubs import Context, Stub
 from regimes.checkpoints.tensors import StoredTensor
@@ -29,6 +28,7 @@ from regimes.denoisers.unet.build import (
     restore_denoiser,
 )
 from regimes.errors import BadCheckpoint, ConfigError, UnsafeCheckpoint
+from regimes.pickles.machine import shown
 
 VERSION = 6
 OLDEST_VERSION = 3

@@ -16,10 +16,11 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from regimes.checkpoints.machine import Machine, shown
-from regimes.checkpoints.stubs import Context, Global
+from regimes.checkpoints.stubs import Context
 from regimes.checkpoints.tensors import DTYPES, Bytes, StoredArray
 from regimes.errors import BadCheckpoint, UnsafeCheckpoint
+from regimes.pickles.machine import Machine, shown
+from regimes.pickles.values import Global
 
 MAX_FILE_BYTES = 16 * 2**30
 MAX_ENTRIES = 200_000
@@ -81,6 +82,7 @@ class _Archive:
     def __init__(self, context: Context, open_storage: Callable[[StoredArray, str], None]) -> None:
         self.find, self.call = context.find, context.call
         self.new, self.build = context.new, context.build
+        self.key, self.has_bytearrays = context.key, context.has_bytearrays
         self.open_storage = open_storage
         self.storages: dict[str, StoredArray] = {}
 

@@ -5,15 +5,22 @@ Nothing here is looked up in a Python module: the names of the file are keys of 
 
 from __future__ import annotations
 
-import re
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from regimes.checkpoints.machine import checked_key, shown
 from regimes.checkpoints.tensors import DTYPES, Bytes, StoredArray, StoredTensor
-from regimes.errors import BadCheckpoint, UnsafeCheckpoint
+from regimes.errors import UnsafeCheckpoint
+from regimes.pickles.machine import checked_key, shown
+from regimes.pickles.values import (
+    Global,
+    NumpyType,
+    described,
+    encode,
+    expect,
+    numpy_scalar,
+    numpy_type,
+)
 
 EDM_CLASSES = frozenset({
     "EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond", "SongUNet", "DhariwalUNet",
@@ -21,17 +28,6 @@ EDM_CLASSES = frozenset({
     "EDMLoss", "VPLoss", "VELoss", "AugmentPipe",
 })  # fmt: skip
 MAX_TENSORS = 100_000
-_NUMPY_FORMATS = {
-    "f2": "e", "f4": "f", "f8": "d", "b1": "?",
-    "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Global:
-    """A name of the file that is on the list; it stands for itself only."""
-
-    name: str
 
 
 @dataclass(slots=True, eq=False)
@@ -42,14 +38,6 @@ class Stub:
     state: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
-@dataclass(slots=True, eq=False)
-class NumpyType:
-    """A numeric numpy dtype."""
-
-    code: str
-    order: str = "<"
-
-
 class Context:
     """What the pickles of one file share: the list of globals, bounds, and what was seen.
 
@@ -57,6 +45,8 @@ class Context:
         num_bytes: size of the file; copies made on its request are bounded by a multiple of it.
         load_bytes: reads a nested stream of torch.save.
     """
+
+    has_bytearrays = False
 
     def __init__(self, num_bytes: int, load_bytes: Callable[[Context, Bytes], StoredArray]) -> None:
         self.versions: set[int] = set()
@@ -104,41 +94,36 @@ class Context:
         """See ``World``."""
         handler = _CALLS.get(function.name) if isinstance(function, Global) else None
         if handler is None or type(args) is not tuple:
-            raise UnsafeCheckpoint(f"the file calls {_described(function)}")
+            raise UnsafeCheckpoint(f"the file calls {described(function)}")
         return handler(self, args)
 
     def new(self, cls: object, args: object) -> object:
         """See ``World``."""
         make = _NEW.get(cls.name) if isinstance(cls, Global) else None
         if make is None or args != ():
-            raise UnsafeCheckpoint(f"the file makes an instance of {_described(cls)}")
+            raise UnsafeCheckpoint(f"the file makes an instance of {described(cls)}")
         return make()
 
     def build(self, instance: object, state: object) -> None:
         """See ``World``."""
         if type(instance) is Stub and instance.class_name == "ModuleDict" and type(state) is dict:
             instance.state = state
-        elif type(instance) is NumpyType and type(state) is tuple and len(state) > 1:
-            instance.order = state[1]
+        elif type(instance) is NumpyType:
+            instance.set_state(state)
         elif type(instance) is not dict:  # attributes of a dict (_metadata) are of no use here
-            raise UnsafeCheckpoint(f"the file sets the state of {_described(instance)}")
+            raise UnsafeCheckpoint(f"the file sets the state of {described(instance)}")
+
+    def key(self, key: object) -> object:
+        """See ``World``."""
+        return checked_key(key)
 
     def persistent(self, pid: object) -> object:
         """See ``World``; archives of torch.save override it."""
         raise UnsafeCheckpoint("the file refers to an object outside of itself")
 
 
-def _described(value: object) -> str:
-    return repr(value.name) if isinstance(value, Global) else f"a {type(value).__name__}"
-
-
-def _expect(condition: bool, what: str) -> None:
-    if not condition:
-        raise BadCheckpoint(f"damaged pickle: unexpected arguments of {what}")
-
-
 def _persistent_object(context: Context, args: tuple[Any, ...]) -> Stub:
-    _expect(len(args) == 1 and type(args[0]) is dict, "_reconstruct_persistent_obj")
+    expect(len(args) == 1 and type(args[0]) is dict, "_reconstruct_persistent_obj")
     meta = args[0]
     name, version, state = (meta.get(key) for key in ("class_name", "version", "state"))
     if meta.get("type") != "class" or type(name) is not str or name not in EDM_CLASSES:
@@ -146,77 +131,53 @@ def _persistent_object(context: Context, args: tuple[Any, ...]) -> Stub:
             f"the file holds an object of class {shown(name)} of its own making; expected one of "
             f"{', '.join(sorted(EDM_CLASSES))}"
         )
-    _expect(type(version) is int and type(state) is dict, "_reconstruct_persistent_obj")
+    expect(type(version) is int and type(state) is dict, "_reconstruct_persistent_obj")
     context.versions.add(version)
     return Stub(name, state)  # meta["module_src"] is source text: never looked at
 
 
 def _ordered_dict(context: Context, args: tuple[Any, ...]) -> dict[object, object]:
-    _expect(not args or (len(args) == 1 and type(args[0]) is list), "OrderedDict")
+    expect(not args or (len(args) == 1 and type(args[0]) is list), "OrderedDict")
     made: dict[object, object] = {}
     for pair in args[0] if args else ():
-        _expect(type(pair) in (list, tuple) and len(pair) == 2, "OrderedDict")
+        expect(type(pair) in (list, tuple) and len(pair) == 2, "OrderedDict")
         context.charge(1)
         made[checked_key(pair[0])] = pair[1]
     return made
 
 
 def _set(context: Context, args: tuple[Any, ...]) -> set[object]:
-    _expect(not args or (len(args) == 1 and type(args[0]) is list), "set")
+    expect(not args or (len(args) == 1 and type(args[0]) is list), "set")
     items = args[0] if args else []
     context.charge(len(items))
     return {checked_key(item) for item in items}
 
 
 def _size(context: Context, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    _expect(len(args) == 1 and type(args[0]) in (tuple, list), "torch.Size")
+    expect(len(args) == 1 and type(args[0]) in (tuple, list), "torch.Size")
     context.charge(len(args[0]))
     return tuple(args[0])
 
 
 def _parameter(context: Context, args: tuple[Any, ...]) -> StoredTensor:
-    _expect(len(args) in (3, 4) and type(args[0]) is StoredTensor, "_rebuild_parameter")
+    expect(len(args) in (3, 4) and type(args[0]) is StoredTensor, "_rebuild_parameter")
     tensor: StoredTensor = args[0]
     return tensor
 
 
 def _tensor(context: Context, args: tuple[Any, ...]) -> StoredTensor:
-    _expect(len(args) in (6, 7) and type(args[0]) is StoredArray, "_rebuild_tensor_v2")
+    expect(len(args) in (6, 7) and type(args[0]) is StoredArray, "_rebuild_tensor_v2")
     context.count_tensor()
     return StoredTensor(*args[:4])
 
 
 def _load_from_bytes(context: Context, args: tuple[Any, ...]) -> StoredArray:
-    _expect(len(args) == 1 and type(args[0]) in (bytes, memoryview), "_load_from_bytes")
+    expect(len(args) == 1 and type(args[0]) in (bytes, memoryview), "_load_from_bytes")
     return context.load_nested(args[0])
 
 
-def _numpy_type(context: Context, args: tuple[Any, ...]) -> NumpyType:
-    code = args[0] if args else None
-    if type(code) is not str or not re.fullmatch(r"[<>|=]?[a-zA-Z]\d{0,4}", code):
-        raise UnsafeCheckpoint(f"the file makes a numpy.dtype of {shown(code)}")
-    if code[-2:] not in _NUMPY_FORMATS:
-        raise UnsafeCheckpoint(f"numpy.dtype({code!r}): only numeric types are accepted")
-    return NumpyType(code[-2:], "<")
-
-
-def _numpy_scalar(context: Context, args: tuple[Any, ...]) -> float | int:
-    _expect(len(args) == 2 and type(args[0]) is NumpyType, "numpy scalar")
-    dtype, raw = args
-    _expect(type(raw) is bytes and dtype.order in ("<", ">", "|", "="), "numpy scalar")
-    order = ">" if dtype.order == ">" else "<"
-    value: float | int = struct.unpack(order + _NUMPY_FORMATS[dtype.code], raw)[0]
-    return value
-
-
-def _encode(context: Context, args: tuple[Any, ...]) -> bytes:
-    _expect(len(args) == 2 and type(args[0]) is str and args[1] == "latin1", "_codecs.encode")
-    context.charge(len(args[0]))
-    return args[0].encode("latin-1")
-
-
 def _device(context: Context, args: tuple[Any, ...]) -> str:
-    _expect(1 <= len(args) <= 2 and type(args[0]) is str, "torch.device")
+    expect(1 <= len(args) <= 2 and type(args[0]) is str, "torch.device")
     return ":".join(str(part)[:20] for part in args if type(part) in (str, int))
 
 
@@ -227,10 +188,10 @@ _CALLS: dict[str, Callable[[Context, tuple[Any, ...]], object]] = {
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch.storage._load_from_bytes": _load_from_bytes,
-    "numpy._core.multiarray.scalar": _numpy_scalar,
-    "numpy.core.multiarray.scalar": _numpy_scalar,
-    "numpy.dtype": _numpy_type,
-    "_codecs.encode": _encode,
+    "numpy._core.multiarray.scalar": numpy_scalar,
+    "numpy.core.multiarray.scalar": numpy_scalar,
+    "numpy.dtype": numpy_type,
+    "_codecs.encode": encode,
     "builtins.set": _set,
     "__builtin__.set": _set,
     "torch.device": _device,

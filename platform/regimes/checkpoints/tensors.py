@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from regimes.checkpoints.machine import shown
 from regimes.errors import BadCheckpoint, UnsafeCheckpoint
+from regimes.pickles.machine import shown
 
 Bytes = bytes | memoryview
 MAX_DIMENSIONS = 8

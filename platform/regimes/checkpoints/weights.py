@@ -24,30 +24,35 @@ from regimes.denoisers.unet.build import Config, UNetDenoiser, restore_denoiser
 from regimes.errors import BadCheckpoint, ConfigError, StorageFailure
 
 FORMAT = "regimes.unet/1"
+Source = UNetDenoiser | tuple[Mapping[str, object], Mapping[str, Tensor]]
+"""A denoiser, or a configuration and a state dict as ``read_edm`` returns them."""
 
 
-def save_safetensors(
-    source: UNetDenoiser | tuple[Mapping[str, object], Mapping[str, Tensor]], path: str | Path
-) -> None:
-    """Write a denoiser; the file appears whole or not at all.
-
-    Args:
-        source: a denoiser, or a configuration and a state dict as ``read_edm`` returns them.
-        path: the file to write; an existing one is replaced.
-
-    Raises:
-        StorageFailure: if the file cannot be written.
-    """
+def safetensors_bytes(source: Source) -> bytes:
+    """The content of a safetensors file that holds a denoiser."""
     if isinstance(source, UNetDenoiser):
         source = (source.config, source.checkpoint_state())
     config, state = source
     metadata = {FORMAT: json.dumps(dict(config), sort_keys=True, allow_nan=False)}
     # A copy per tensor: safetensors refuses tensors that share memory.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    return bytes(safetensors.torch.save(tensors, metadata))
+
+
+def save_safetensors(source: Source, path: str | Path) -> None:
+    """Write a denoiser; the file appears whole or not at all.
+
+    Args:
+        source: what to write.
+        path: the file to write; an existing one is replaced.
+
+    Raises:
+        StorageFailure: if the file cannot be written.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        temporary.write_bytes(safetensors.torch.save(tensors, metadata))
+        temporary.write_bytes(safetensors_bytes(source))
         os.replace(temporary, path)
     except OSError as error:
         raise StorageFailure(f"{path}: cannot be written ({error.strerror})") from error
@@ -62,20 +67,33 @@ def read_safetensors(path: str | Path) -> tuple[Config, dict[str, Tensor]]:
         BadCheckpoint: if the file is missing, damaged or of another kind.
     """
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        raise BadCheckpoint(f"{path}: not a readable safetensors file ({error})") from error
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise BadCheckpoint(f"{path}: cannot be read ({error.strerror})") from error
+    return parse_safetensors(data, str(path))
+
+
+def parse_safetensors(data: bytes, name: str) -> tuple[Config, dict[str, Tensor]]:
+    """Configuration and state dict of the content of such a file; ``name`` is for errors.
+
+    Raises:
+        BadCheckpoint: if the content is damaged or of another kind.
+    """
+    try:
+        state = safetensors.torch.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = header.get("__metadata__", {})
+    except (ValueError, RecursionError, safetensors.SafetensorError) as error:
+        raise BadCheckpoint(f"{name}: not a readable safetensors file ({error})") from error
     if FORMAT not in metadata:
         found = sorted(key[:40] for key in metadata)[:10]
-        raise BadCheckpoint(f"{path}: expected metadata {FORMAT!r}, found {found}")
+        raise BadCheckpoint(f"{name}: expected metadata {FORMAT!r}, found {found}")
     try:
         config = json.loads(metadata[FORMAT])
     except (ValueError, RecursionError) as error:
-        raise BadCheckpoint(f"{path}: the configuration is not JSON ({error})") from error
+        raise BadCheckpoint(f"{name}: the configuration is not JSON ({error})") from error
     if not isinstance(config, dict):
-        raise BadCheckpoint(f"{path}: the configuration is not a JSON object")
+        raise BadCheckpoint(f"{name}: the configuration is not a JSON object")
     return config, state
 
 
@@ -85,8 +103,20 @@ def load_safetensors(path: str | Path, device: str | torch.device = "cpu") -> UN
     Raises:
         BadCheckpoint: if the file is damaged, or its weights do not fit its configuration.
     """
-    config, state = read_safetensors(path)
+    return _restore(*read_safetensors(path), str(path)).to(device)
+
+
+def denoiser_from_bytes(data: bytes, name: str) -> UNetDenoiser:
+    """The denoiser in the content of such a file, on the CPU; ``name`` is for errors.
+
+    Raises:
+        BadCheckpoint: as ``load_safetensors``.
+    """
+    return _restore(*parse_safetensors(data, name), name)
+
+
+def _restore(config: Config, state: Mapping[str, Tensor], name: str) -> UNetDenoiser:
     try:
-        return restore_denoiser(config, state).to(device)
+        return restore_denoiser(config, state)
     except ConfigError as error:
-        raise BadCheckpoint(f"{path}: {error}") from error
+        raise BadCheckpoint(f"{name}: {error}") from error

@@ -12,6 +12,8 @@ Both are called like any denoiser, ``D(x, sigma)``, and work with every solver.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +43,15 @@ class _ClosedForm:
         return x.flatten(1).to(torch.float64), level.expand(len(x), 1)
 
 
+class WeightsSummary(NamedTuple):
+    """How many training images the empirical denoiser averages; each (B,) float64."""
+
+    effective_sample_size: Tensor
+    """1 / sum_i w_i^2, from 1 (one image) to N (all alike)."""
+    entropy: Tensor
+    """-sum_i w_i ln w_i in nats, from 0 to ln N."""
+
+
 class EmpiricalDenoiser(_ClosedForm):
     """The optimal denoiser of a finite training set.
 
@@ -49,6 +60,7 @@ class EmpiricalDenoiser(_ClosedForm):
     The exponent is evaluated as (x . y_i - ||y_i||^2 / 2) / sigma^2 (||x||^2 cancels in the
     softmax), so that the cost is two matrix products; a running log-sum-exp over tiles of the
     training set keeps memory at B x tile. All in float64: at sigma = 0.002 the exponents reach 1e9.
+    At low noise nearly all weights are exactly 0, and the second product leaves those images out.
 
     Args:
         images: (N, C, H, W), training images in [-1, 1]; they stay resident on their device.
@@ -68,19 +80,57 @@ class EmpiricalDenoiser(_ClosedForm):
     ) -> Tensor:
         """(B, C, H, W) noisy images, (B,) or () sigma -> (B, C, H, W) float64."""
         flat, level = self._flat(x, sigma)
+        total, mean = flat.new_zeros((len(flat), 1)), torch.zeros_like(flat)
+        for y, weights, carry in self._tiles(flat, level):
+            total = total * carry + weights.sum(1, keepdim=True)
+            mean = mean * carry + _sparse_product(weights, y)
+        return (mean / total).reshape(x.shape)
+
+    def weights_summary(self, x: Tensor, sigma: Tensor | float) -> WeightsSummary:
+        """How concentrated the weights are: does the denoiser average, or copy one image?
+
+        An image that occurs k times in the training set counts as k images with equal weights.
+
+        Args:
+            x: (B, C, H, W), noisy images.
+            sigma: (B,) or (), positive noise levels.
+
+        Returns:
+            Effective sample size and entropy. Cost: half of a call, and as little memory.
+        """
+        flat, level = self._flat(x, sigma)
+        total, squares, logs = (flat.new_zeros((len(flat), 1)) for _ in range(3))
+        for _, weights, carry in self._tiles(flat, level):
+            # logs is sum_i w_i ln w_i; with all weights multiplied by c, it gains total c ln c.
+            logs = logs * carry + total * torch.special.xlogy(carry, carry)
+            logs = logs + torch.special.xlogy(weights, weights).sum(1, keepdim=True)
+            squares = squares * carry**2 + weights.square().sum(1, keepdim=True)
+            total = total * carry + weights.sum(1, keepdim=True)
+        entropy = total.log() - logs / total
+        return WeightsSummary((total**2 / squares)[:, 0], entropy[:, 0])
+
+    def _tiles(self, flat: Tensor, level: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Tiles of the training set with their weights, relative to the largest weight so far.
+
+        Yields:
+            y (tile, D); weights (B, tile) in [0, 1]; carry (B, 1), the factor by which what was
+            summed over earlier tiles has to be multiplied because a larger weight was met.
+        """
         shift = flat.new_full((len(flat), 1), -math.inf)
-        total = flat.new_zeros((len(flat), 1))
-        mean = torch.zeros_like(flat)
         for start in range(0, len(self.y), self.tile):
             y = self.y[start : start + self.tile]
             logits = (flat @ y.T - self._half_norms[start : start + self.tile]) / level**2
             shift_new = torch.maximum(shift, logits.amax(1, keepdim=True))
-            weights = (logits - shift_new).exp()
-            carry = (shift - shift_new).exp()
-            total = total * carry + weights.sum(1, keepdim=True)
-            mean = mean * carry + weights @ y
+            yield y, (logits - shift_new).exp(), (shift - shift_new).exp()
             shift = shift_new
-        return (mean / total).reshape(x.shape)
+
+
+def _sparse_product(weights: Tensor, y: Tensor) -> Tensor:
+    """``weights @ y`` without the rows of y that no weight reaches; they would add exact zeros."""
+    used = (weights > 0).any(0).nonzero()[:, 0]
+    if 2 * len(used) > len(y):  # gathering rows costs as much as it saves
+        return weights @ y
+    return weights[:, used] @ y[used]
 
 
 class WienerDenoiser(_ClosedForm):

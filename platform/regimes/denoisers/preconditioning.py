@@ -133,15 +133,16 @@ class VE:
 
 
 @functools.lru_cache(maxsize=8)
-def _iddpm_levels(M: int, C_1: float, C_2: float) -> Tensor:
-    """Noise levels u_0 > ... > u_M = 0 of iDDPM, (M + 1,) float32 (table 1, u_j).
+def iddpm_levels(M: int, C_1: float, C_2: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Noise levels u_0 > ... > u_M = 0 of iDDPM, (M + 1,) of ``dtype`` (table 1, u_j).
 
-    The recursion runs in float32 because EDM's does: the rounding adds up to 5e-4 of u_{M-1}, and
-    a sampler that starts from other levels does not give the published images.
+    A network's levels come from a recursion in float32 because EDM's do: the rounding adds up to
+    5e-4 of u_{M-1}, and a sampler that starts from other levels does not give the published images.
+    The tensor is shared between callers: do not write into it.
     """
-    j = torch.arange(M + 1, dtype=torch.float32, device="cpu")
+    j = torch.arange(M + 1, dtype=dtype, device="cpu")
     alpha_bar = (0.5 * math.pi * j / M / (C_2 + 1)).sin() ** 2
-    u = torch.zeros(M + 1, dtype=torch.float32, device="cpu")
+    u = torch.zeros(M + 1, dtype=dtype, device="cpu")
     ratio = (alpha_bar[:-1] / alpha_bar[1:]).clip(min=C_1)
     for i in range(M, 0, -1):
         u[i - 1] = ((u[i] ** 2 + 1) / ratio[i - 1] - 1).sqrt()
@@ -167,7 +168,7 @@ class IDDPM:
         """Noise levels known to the network, (M + 1,) float32, decreasing to 0."""
         if self.levels is not None:
             return torch.tensor(self.levels, dtype=torch.float32, device="cpu")
-        return _iddpm_levels(self.M, self.C_1, self.C_2)
+        return iddpm_levels(self.M, self.C_1, self.C_2)
 
     @property
     def sigma_min(self) -> float:

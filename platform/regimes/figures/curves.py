@@ -71,11 +71,13 @@ def copies(rows: Sequence[Row], sizes: Sequence[int], widths: Sequence[int]) -> 
     """
     halves = sorted({r.half for r in rows if r.score.name == "gl" and r.half in _HALF_MARKERS})
     key = [_marker_key(f"half {half}", _HALF_MARKERS[str(half)]) for half in halves]
+    key = key if len(halves) == 2 else []
     title = findings.copying(rows, sizes, widths)
     plot = _open(title, sizes, widths, "GL score: fraction of samples not copied", key)
     for width, color in width_colors(widths).items():
         _draw(plot, _series(rows, "gl", sizes, width), color, "same data")
-        _draw_halves(plot, rows, sizes, width, color)
+        if key:
+            _draw_halves(plot, rows, sizes, width, color)
     _label(plot, "samples", [_series(rows, "gl", sizes, w) for w in widths], INK)
     _reference(plot, _series(rows, "gl_heldout", sizes), "real held-out\nimages")
     return _close(plot)

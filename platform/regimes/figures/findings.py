@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from regimes.studies.memorization import Row, need, pooled
+from regimes.studies.reproducibility import ReproducibilityStudy, agrees
 from regimes.studies.verdict import copies_as_real, copies_most, percent
 
 Ints = Sequence[int]
+_BY = {"rp": "", "rp_calibrated": " at the calibrated threshold", "mae_score": " pixel by pixel"}
 
 
 def copying(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
@@ -42,7 +47,7 @@ def copying(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
 
 
 def agreement(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
-    """From which size on models of disjoint data agree.
+    """From which size on models of disjoint data agree; of the same data, if there are no others.
 
     They agree where the interval lies above that of two memorizers and the value is at least half
     of that of models of the same data (all models, if the study has a single width).
@@ -55,6 +60,8 @@ def agreement(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
         return disjoint.value >= floor and disjoint.low > null.high
 
     ordered = sorted(sizes)
+    if pooled(rows, "rp_disjoint", ordered[-1]) is None:
+        return _agreement_on_same_data(rows, ordered)
     tail = _tail(ordered, lambda n: all(agrees(n, w) for w in widths))
     if not tail:
         some = any(agrees(n, w) for n in ordered for w in widths)
@@ -66,6 +73,23 @@ def agreement(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
     if n == last:
         return f"Models trained on disjoint data agree on {value} of seeds at n = {n}"
     return f"Models trained on disjoint data agree from n = {n} on: {value} of seeds at n = {last}"
+
+
+def _agreement_on_same_data(rows: Sequence[Row], ordered: Ints) -> str:
+    """Where widths agree least, which is between memorization and what comes after it."""
+    values = {n: pooled(rows, "rp_same_data", n) for n in ordered}
+    scores = {n: score.value for n, score in values.items() if score is not None}
+    if not scores:
+        return "How often models make the image of the perfect memorizer"
+    shares = {percent(value) for value in scores.values()}
+    if len(shares) == 1:
+        return f"Widths agree on {shares.pop()} of seeds {_throughout(ordered)}"
+    least = min(scores, key=lambda n: scores[n])
+    ends = [n for n in (ordered[0], ordered[-1]) if n != least]
+    others = ", ".join(f"{percent(scores[n])} at n = {n}" for n in ends)
+    return f"Widths agree least at n = {least}: {percent(scores[least])}" + (
+        f" ({others})" if others else ""
+    )
 
 
 def fidelity(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
@@ -120,3 +144,35 @@ def _tail(ordered: Ints, holds: Callable[[int], bool]) -> list[int]:
 
 def _throughout(ordered: Ints) -> str:
     return f"at n = {ordered[0]}" if len(ordered) == 1 else f"at every n up to {ordered[-1]}"
+
+
+def matrix(study: ReproducibilityStudy, name: str) -> str:
+    """How far the models of a comparison agree, by one of its fractions of seeds."""
+    scores = study.of(name)
+    lowest, highest = (scores[pair] for pair in study.extremes(name))
+    chance = study.chance(name)
+    if not any(agrees(score) for score in scores.values()):
+        who = " and ".join(study.names) if len(study.names) == 2 else "No two models"
+        verb = "do not agree" if len(study.names) == 2 else "agree"
+        return f"{who} {verb} more often than chance ({percent(chance)}){_BY[name]}"
+    span = percent(lowest.value)
+    if percent(highest.value) != span:
+        span += f" to {percent(highest.value)}"
+    who = " and ".join(study.names) if len(study.names) == 2 else "Models"
+    return f"{who} agree on {span} of seeds{_BY[name]} (chance: {percent(chance)})"
+
+
+def similarity_of_pairs(study: ReproducibilityStudy, shown: Sequence[tuple[str, str]]) -> str:
+    """How similar two images of one seed are, beside two of different seeds."""
+    means = [study.of("mean_similarity")[pair] for pair in shown]
+    low, high = min(m.value for m in means), max(m.value for m in means)
+    span = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
+    null = round(sum(m.null for m in means) / len(means), 2) + 0.0  # no minus zero
+    return f"Mean similarity is {span} for the same seed, {null:.2f} for different seeds"
+
+
+def same_noise(similarities: Sequence[npt.NDArray[np.float64]], threshold: float) -> str:
+    """For how many of the seeds shown all models make the first one's image."""
+    alike = np.all([values > threshold for values in similarities], axis=0)
+    models = "both models" if len(similarities) == 1 else f"all {len(similarities) + 1} models"
+    return f"Same noise: {models} agree on {int(alike.sum())} of the {len(alike)} seeds shown"

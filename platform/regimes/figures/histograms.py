@@ -17,7 +17,7 @@ from regimes.scores.calibration import Threshold
 from regimes.studies.memorization import Row
 from regimes.studies.verdict import percent
 
-_PANEL, _GAP, _BINS = 0.92, 0.3, 60  # inches, inches, bins
+PANEL, GAP, BINS = 0.92, 0.3, 60  # inches, inches, bins
 
 
 @styled
@@ -40,14 +40,14 @@ def similarity_histogram(
     samples = {n: _similarities(rows, "gl", n, width) for n in ordered}
     heldout = {n: _similarities(rows, "gl_heldout", n, None) for n in ordered}
     color = width_colors([r.width for r in rows if r.width is not None])[width]
-    bins = np.linspace(_floor([*samples.values(), *heldout.values()]), 1, _BINS + 1)
-    height = len(ordered) * (_PANEL + _GAP)
+    bins = np.linspace(_floor([*samples.values(), *heldout.values()]), 1, BINS + 1)
+    height = len(ordered) * (PANEL + GAP)
     margins = Margins(left=0.8, right=1.9, top=0.4)
     title = findings.nearness(rows, sizes, width)
-    figure, frame = canvas(title, (6.3, height - _GAP + margins.top + margins.bottom), margins)
+    figure, frame = canvas(title, (6.3, height - GAP + margins.top + margins.bottom), margins)
     frame.set_axis_off()
     frame.set_xlim(bins[0], bins[-1])
-    panels = _panels(figure, frame, len(ordered))
+    panels = stack(figure, frame, len(ordered))
     for n, axes in zip(ordered, panels):
         _panel(axes, n, samples[n], heldout[n], bins, color, threshold)
     panels[-1].set_xlabel("similarity to the nearest training image")
@@ -74,12 +74,12 @@ def _floor(values: Sequence[npt.NDArray[np.float64]]) -> float:
     return min(np.floor(least * 20) / 20, 0.9)
 
 
-def _panels(figure: Figure, frame: Axes, count: int) -> list[Axes]:
+def stack(figure: Figure, frame: Axes, count: int) -> list[Axes]:
     """A stack of axes in the place of ``frame``, first on top."""
     box, height = frame.get_position(), figure.get_size_inches()[1]
-    step = (_PANEL + _GAP) / height
-    places = [box.y1 - _PANEL / height - i * step for i in range(count)]
-    return [figure.add_axes((box.x0, y, box.width, _PANEL / height)) for y in places]
+    step = (PANEL + GAP) / height
+    places = [box.y1 - PANEL / height - i * step for i in range(count)]
+    return [figure.add_axes((box.x0, y, box.width, PANEL / height)) for y in places]
 
 
 def _panel(

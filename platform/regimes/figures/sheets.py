@@ -145,6 +145,28 @@ def same_noise_sheet(
     return _sheet(title, note, shown, names, threshold)
 
 
+@styled
+def memorizer_sheet(
+    blocks: Sequence[PairedImages], *, width: int, threshold: float, columns: int = 10
+) -> Figure:
+    """What a model makes of noise, above what the perfect memorizer of its training set makes of it.
+
+    Args:
+        blocks: upper are samples of the model, lower of the empirical denoiser, one block per n.
+        width: of the models, for the title.
+        threshold: similarity above which two samples count as the same.
+        columns: seeds to show, the first of each block.
+    """
+    shown = [block.first(columns) for block in blocks]
+    counts = [(b.n, b.marked(threshold), len(b.seeds)) for b in shown]
+    words = findings.shown(counts, "is its image", "are its images")
+    title = f"Same noise as the perfect memorizer, width {width}: {words}"
+    note = (
+        f"framed: the same image, similarity above {threshold:.3f}; memorizer: empirical denoiser"
+    )
+    return _sheet(title, note, [(b,) for b in shown], (("model", "memorizer"),), threshold)
+
+
 def _sheet(
     title: str,
     note: str,
@@ -212,7 +234,7 @@ def _pair(
     for column, similarity in enumerate(pair.similarity):
         x = layout.x(column)
         for images, y in zip((pair.upper, pair.lower), tops):
-            _image(axes, images[column], (x, x + layout.width, y + layout.height, y))
+            draw_image(axes, images[column], (x, x + layout.width, y + layout.height, y))
         alike = bool(similarity > threshold)
         if alike:
             _frame(axes, x, top, layout)
@@ -228,8 +250,8 @@ def _pair(
         )
 
 
-def _image(axes: Axes, image: Images, extent: tuple[float, float, float, float]) -> None:
-    """Draw one image, its pixels repeated: a viewer that smooths cannot smooth those."""
+def draw_image(axes: Axes, image: Images, extent: tuple[float, float, float, float]) -> None:
+    """Draw one image (H, W, C), its pixels repeated: a viewer that smooths cannot smooth those."""
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     factor = int((extent[1] - extent[0]) * DPI) // pixels.shape[1]
     large = pixels.repeat(max(factor, 1), 0).repeat(max(factor, 1), 1)

@@ -69,6 +69,7 @@ _RC: dict[Any, Any] = {
     "lines.markersize": 5,
     "pdf.fonttype": 42,  # text stays text
     "text.color": INK,
+    "text.parse_math": False,  # a name may hold dollars
 }
 
 
@@ -142,11 +143,22 @@ def _balanced(text: str, inches: float) -> list[str]:
     return lines
 
 
-def _inches(line: str) -> float:
-    """Length of a line of title, by the font's own metrics."""
-    font = FontProperties(family=_RC["font.family"], weight=_RC["figure.titleweight"])
-    path = TextPath((0, 0), line, size=_RC["figure.titlesize"], prop=font)
+def text_inches(line: str, *, size: float, weight: str = "normal") -> float:
+    """Length of a line of text, by the font's own metrics."""
+    font = FontProperties(family=_RC["font.family"], weight=weight)
+    path = TextPath((0, 0), line, size=size, prop=font)
     return float(path.vertices[:, 0].max(initial=0)) / 72
+
+
+def _inches(line: str) -> float:
+    """Length of a line of title."""
+    return text_inches(line, size=_RC["figure.titlesize"], weight=_RC["figure.titleweight"])
+
+
+def short(name: str, most: int = 24) -> str:
+    """A name that fits: the middle of a long one is left out."""
+    head, tail = (most - 1) // 2, most // 2
+    return name if len(name) <= most else f"{name[:head]}\u2026{name[-tail:]}"
 
 
 def log2_axis(axes: Axes, sizes: Sequence[int]) -> None:

@@ -2,7 +2,8 @@
 
 A seeded shuffle cuts the source into half A and half B. The subset of size n is the first n images
 of its half, so subsets are nested: a bigger training set contains every smaller one. The other half
-is held-out data for models trained on the first.
+is held-out data for models trained on the first. A split of one part has nested subsets only, as
+in the published grids, and the images behind the largest are held out.
 """
 
 from __future__ import annotations
@@ -27,16 +28,34 @@ def other(half: Half) -> Half:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """The two halves of ``num_images`` images under ``seed``."""
+    """How ``num_images`` images are divided into training sets and held-out images."""
 
     num_images: int
-    seed: int
+    seed: int | None
+    """Seed of the shuffle; None keeps the order of the source."""
+    parts: Literal[1, 2] = 2
+    """2: halves A and B. 1: all images are "half" A, and those that no model saw are held out."""
 
     def indices(self, half: Half) -> npt.NDArray[np.int64]:
-        """All positions of one half, shuffled; A has num_images // 2, B the rest."""
-        order = keyed_generator("split", self.seed).permutation(self.num_images)
+        """All positions of one half, in order; A has num_images // 2, B the rest."""
+        if self.parts == 1 and half == "B":
+            raise ValueError("half B of a split that has one part")
+        order = np.arange(self.num_images)
+        if self.seed is not None:
+            order = keyed_generator("split", self.seed).permutation(self.num_images)
+        if self.parts == 1:
+            return order
         cut = self.num_images // 2
         return order[:cut] if half == "A" else order[cut:]
+
+    @property
+    def halves(self) -> tuple[Half, ...]:
+        """The halves that models are trained on."""
+        return HALVES[: self.parts]
+
+    def heldout(self, half: Half, size: int) -> npt.NDArray[np.int64]:
+        """Positions of the images that no model of ``half`` saw, if ``size`` is its largest set."""
+        return self.indices(half)[size:] if self.parts == 1 else self.indices(other(half))
 
     def subset(self, half: Half, size: int) -> npt.NDArray[np.int64]:
         """The first ``size`` positions of a half.

@@ -1,4 +1,4 @@
-"""What to beware of when reading the study, with its own numbers where it has them."""
+"""What to beware of when reading a memorization study, with its own numbers where it has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of a study as tables: one per family of scores, a row per model, a column per n."""
+"""The numbers of a memorization study: a table per family of scores, a row per model, a column per n."""
 
 from __future__ import annotations
 

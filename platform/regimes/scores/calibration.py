@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
-from regimes.scores.features import Features, check_comparable
+from regimes.scores.features import Features, check_comparable, check_mirrored
 from regimes.scores.neighbours import nearest, similarities
 
 
@@ -33,9 +33,21 @@ class Threshold:
     num_train: int
 
 
-def nearest_similarity(items: Features, train: Features) -> tuple[np.ndarray, np.ndarray]:
-    """Position of the most similar training image and the similarity, (M,) int64 and (M,) float64."""
+def nearest_similarity(
+    items: Features, train: Features, mirrored: Features | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Position of the most similar training image and the similarity, (M,) int64 and (M,) float64.
+
+    With ``mirrored``, the left-right flips of the training images in the same order, an image is as
+    similar as the more similar of the two.
+    """
     check_comparable(items, train)
+    if mirrored is not None:
+        check_mirrored(train, mirrored)
+        positions, best = nearest_similarity(items, train)
+        of_mirrored, best_mirrored = nearest_similarity(items, mirrored)
+        flipped = best_mirrored > best
+        return np.where(flipped, of_mirrored, positions), np.where(flipped, best_mirrored, best)
     # An image without contrast is a row of zeros, nearer to everything than a dissimilar image is.
     described = np.flatnonzero(train.values.any(1))
     if len(described) == 0:
@@ -45,13 +57,20 @@ def nearest_similarity(items: Features, train: Features) -> tuple[np.ndarray, np
     return best, similarities(items.values, train.values[best])
 
 
-def calibrate_threshold(heldout: Features, train: Features, *, quantile: float = 0.95) -> Threshold:
+def calibrate_threshold(
+    heldout: Features,
+    train: Features,
+    *,
+    quantile: float = 0.95,
+    mirrored: Features | None = None,
+) -> Threshold:
     """The similarity to their nearest training image that held-out images exceed rarely.
 
     Args:
         heldout: (M, D), real images that are not in ``train``.
         train: (N, D), training images. The threshold grows with N: calibrate at the largest.
         quantile: fraction of held-out images that should not count as copies.
+        mirrored: (N, D), flips of ``train`` that count as training images too.
 
     Returns:
         The sample quantile and its distribution-free 95% interval (order statistics, binomial).
@@ -61,7 +80,7 @@ def calibrate_threshold(heldout: Features, train: Features, *, quantile: float =
     """
     if not 0 < quantile < 1:
         raise ValueError(f"quantile: expected a number inside (0, 1), got {quantile}")
-    _, best = nearest_similarity(heldout, train)
+    _, best = nearest_similarity(heldout, train, mirrored)
     ordered, m = np.sort(best), len(best)
     low, high = binom.ppf([0.025, 0.975], m, quantile).astype(int)
     return Threshold(

@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from regimes.errors import DescriptorMismatch, IdMismatch
 
+Ids = npt.NDArray[np.int64] | npt.NDArray[np.str_]
+Index = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class Features:
@@ -25,17 +28,15 @@ class Features:
         ValueError: if a value is not finite.
     """
 
-    ids: npt.NDArray[np.int64] | npt.NDArray[np.str_]
+    ids: Ids
     values: npt.NDArray[np.float32]
     descriptor: str
 
     def __post_init__(self) -> None:
         """Check the contract once, so that no score has to."""
-        if self.values.ndim != 2 or len(self.ids) != len(self.values):
+        if self.values.ndim != 2:
             raise IdMismatch(f"{len(self.ids)} ids for values of shape {self.values.shape}")
-        unique, counts = np.unique(self.ids, return_counts=True)
-        if len(unique) != len(self.ids):
-            raise IdMismatch(f"ids repeat: {_listing(unique[counts > 1])}")
+        check_ids(self.ids, self.values.shape)
         if not np.isfinite(self.values).all():
             bad = self.ids[~np.isfinite(self.values).all(1)]
             raise ValueError(f"features are not finite for ids {_listing(bad)}")
@@ -43,9 +44,18 @@ class Features:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, index: npt.NDArray[np.int64]) -> Features:
+    def take(self, index: Index) -> Features:
         """The rows at these positions."""
         return Features(self.ids[index], self.values[index], self.descriptor)
+
+
+def check_ids(ids: Ids, shape: tuple[int, ...]) -> None:
+    """Raise ``IdMismatch`` unless there is one distinct id for each row of an array of this shape."""
+    if len(ids) != shape[0]:
+        raise IdMismatch(f"{len(ids)} ids for values of shape {shape}")
+    unique, counts = np.unique(ids, return_counts=True)
+    if len(unique) != len(ids):
+        raise IdMismatch(f"ids repeat: {_listing(unique[counts > 1])}")
 
 
 def check_comparable(first: Features, second: Features) -> None:
@@ -56,6 +66,13 @@ def check_comparable(first: Features, second: Features) -> None:
             f"cannot compare features of {first.descriptor} ({widths[0]} wide) with "
             f"{second.descriptor} ({widths[1]} wide); describe both with the same descriptor"
         )
+
+
+def check_mirrored(train: Features, mirrored: Features) -> None:
+    """Raise unless ``mirrored`` describes the flips of the same images in the same order."""
+    check_comparable(train, mirrored)
+    if not np.array_equal(train.ids, mirrored.ids):
+        raise IdMismatch("mirrored: expected the ids of the training images, in their order")
 
 
 def join(
@@ -76,14 +93,24 @@ def join(
         DescriptorMismatch: if the descriptors differ.
     """
     check_comparable(first, second)
-    shared, i, j = np.intersect1d(first.ids, second.ids, return_indices=True)
-    missing = np.setxor1d(first.ids, second.ids)
+    i, j = match_ids(first.ids, second.ids, allow_partial=allow_partial)
+    return first.take(i), second.take(j)
+
+
+def match_ids(first: Ids, second: Ids, *, allow_partial: bool = False) -> tuple[Index, Index]:
+    """Where two lists of distinct ids hold the same ones: positions in each, sorted by id.
+
+    Raises:
+        IdMismatch: if an id is missing on one side, unless ``allow_partial``; or none is shared.
+    """
+    shared, i, j = np.intersect1d(first, second, return_indices=True)
+    missing = np.setxor1d(first, second)
     if len(shared) == 0 or (len(missing) and not allow_partial):
         raise IdMismatch(
             f"{len(missing)} ids are in one set only ({_listing(missing)}), {len(shared)} in both; "
             "generate the missing ones, or pass allow_partial to compare the shared ones"
         )
-    return first.take(i), second.take(j)
+    return i, j
 
 
 def _listing(ids: npt.NDArray[Any], most: int = 5) -> str:

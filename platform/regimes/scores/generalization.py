@@ -10,13 +10,19 @@ from __future__ import annotations
 import numpy as np
 
 from regimes.scores.calibration import nearest_similarity
-from regimes.scores.features import Features, check_comparable
-from regimes.scores.neighbours import nearest
+from regimes.scores.features import Features, check_comparable, check_mirrored
+from regimes.scores.neighbours import Index, Rows, first_occurrences, nearest_two_groups
 from regimes.scores.result import Score, proportion
 
 
 def generalization_score(
-    generated: Features, train: Features, heldout: Features, *, threshold: float, name: str = "gl"
+    generated: Features,
+    train: Features,
+    heldout: Features,
+    *,
+    threshold: float,
+    name: str = "gl",
+    mirrored: Features | None = None,
 ) -> Score:
     """GL score: the fraction of samples whose most similar training image is *not* above a threshold.
 
@@ -31,6 +37,8 @@ def generalization_score(
         heldout: (H, D), real images that it was not trained on.
         threshold: similarity in [-1, 1]; strictly greater counts as a copy. See ``calibration``.
         name: name of the result.
+        mirrored: (N, D), the left-right flips of ``train`` in the same order: a copy of one is a
+            copy. For models that were trained with flips. None counts unflipped copies only.
 
     Returns:
         The score. Null: the score of the held-out images, the ceiling for a model whose samples
@@ -41,8 +49,8 @@ def generalization_score(
 
     Cost: O((M + H) N D) time, O(BLOCK N) memory.
     """
-    _, heldout_best = nearest_similarity(heldout, train)
-    positions, best = nearest_similarity(generated, train)
+    _, heldout_best = nearest_similarity(heldout, train, mirrored)
+    positions, best = nearest_similarity(generated, train, mirrored)
     return proportion(
         name,
         ~(best > threshold),
@@ -62,6 +70,7 @@ def ratio_test(
     *,
     threshold: float = 1 / 3,
     name: str = "ratio",
+    mirrored: Features | None = None,
 ) -> Score:
     """Ratio test: the fraction of samples much nearer to one training image than to any other.
 
@@ -76,6 +85,8 @@ def ratio_test(
         heldout: (H, D), real images that the model was not trained on.
         threshold: ratio in (0, 1); strictly smaller counts as a copy.
         name: name of the result.
+        mirrored: (N, D), the left-right flips of ``train`` in the same order. An image and its flip
+            count as one training image, at the smaller of their distances.
 
     Returns:
         The score. Null: the same fraction of held-out images. Lower is better. ``per_item``: id,
@@ -88,20 +99,18 @@ def ratio_test(
     """
     check_comparable(generated, train)
     check_comparable(heldout, train)
-    _, first = np.unique(train.values, axis=0, return_index=True)
-    distinct = train.take(np.sort(first))
-    if len(distinct) < 2:
-        raise ValueError(f"ratio test: expected 2 distinct training images, got {len(distinct)}")
-    positions, squared = nearest(generated.values, distinct.values, 2)
-    d1, d2 = np.sqrt(squared).T
-    _, squared_heldout = nearest(heldout.values, distinct.values, 2)
-    h1, h2 = np.sqrt(squared_heldout).T
+    references, groups = _distinct(train, mirrored)
+    if len(np.unique(groups)) < 2:
+        raise ValueError("ratio test: expected 2 distinct training images, got 1")
+    positions, squared = nearest_two_groups(generated.values, references, groups)
+    _, squared_heldout = nearest_two_groups(heldout.values, references, groups)
+    (d1, d2), (h1, h2) = np.sqrt(squared).T, np.sqrt(squared_heldout).T
     return proportion(
         name,
         d1 < threshold * d2,
         null=float((h1 < threshold * h2).mean()),
         threshold=threshold,
-        num_train=len(distinct),
+        num_train=len(np.unique(groups)),
         descriptor=generated.descriptor,
         higher_is_better=False,
         per_item={
@@ -109,6 +118,24 @@ def ratio_test(
             "d1": d1,
             "d2": d2,
             "ratio": d1 / d2,
-            "nearest_id": distinct.ids[positions[:, 0]],
+            "nearest_id": train.ids[groups[positions[:, 0]]],
         },
     )
+
+
+def _distinct(train: Features, mirrored: Features | None) -> tuple[Rows, Index]:
+    """Rows without duplicates, and for each the position of the training image it stands for.
+
+    A training image that is the flip of an earlier one stands for that one, so that both, and both
+    their flips, are one image.
+    """
+    if mirrored is None:
+        kept = np.unique(first_occurrences(train.values))
+        return train.values[kept], kept
+    check_mirrored(train, mirrored)
+    n = len(train)
+    rows = np.concatenate([train.values, mirrored.values])
+    first = first_occurrences(rows)  # the flip of image i is row n + i
+    same = np.minimum(first[:n], first[n:] % n)  # what image i, or its flip, was first seen as
+    kept = np.unique(first)
+    return rows[kept], same[kept % n]

@@ -85,6 +85,38 @@ def squared_distances(queries: Rows, references: Rows, positions: Index) -> Floa
     return out
 
 
+def nearest_two_groups(queries: Rows, references: Rows, groups: Index) -> tuple[Index, Floats]:
+    """The nearest reference of each of the two nearest groups.
+
+    Args:
+        queries: (M, D) float32.
+        references: (N, D) float32, no two rows equal, at most two of a group.
+        groups: (N,) which references count as one.
+
+    Returns:
+        positions (M, 2) and squared distances (M, 2) float64, the nearer first.
+
+    Raises:
+        ValueError: if there are fewer than two groups.
+
+    Cost: as ``nearest``.
+    """
+    if len(np.unique(groups)) < 2:
+        raise ValueError(f"expected at least 2 groups of references, got {np.unique(groups)}")
+    # Of the three nearest at most two are of one group, so the second group is among them.
+    positions, squared = nearest(queries, references, min(3, len(references)))
+    of = groups[positions]
+    second = np.argmax(of != of[:, :1], axis=1)[:, None]
+    columns = np.concatenate([np.zeros_like(second), second], axis=1)
+    return np.take_along_axis(positions, columns, 1), np.take_along_axis(squared, columns, 1)
+
+
+def first_occurrences(values: Rows) -> Index:
+    """For every row, the position of the first row that equals it, (N,); cost O(N D)."""
+    seen: dict[bytes, int] = {}
+    return np.array([seen.setdefault(row.tobytes(), i) for i, row in enumerate(values)], np.int64)
+
+
 def similarities(first: Rows, second: Rows) -> Floats:
     """<a_i, b_i> of paired rows, (N,) float64."""
     return np.einsum("nd,nd->n", first.astype(np.float64), second.astype(np.float64))

@@ -19,7 +19,7 @@ class Score:
 
     name: str
     value: float
-    """The score, in [0, 1]."""
+    """The score: a fraction in [0, 1], unless the function that returns it says otherwise."""
     low: float
     """Lower end of the 95% interval."""
     high: float

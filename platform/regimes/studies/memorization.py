@@ -3,7 +3,8 @@
 A **cell** is one model: training-set size n, width, and half (A or B) of the data. Four comparisons
 place it: with its training images (copies), with a model of another width on the same images, with
 a model of its own width on the other half (no image in common), and with the two denoisers known in
-closed form, the perfect memorizer (empirical) and the linear one (Wiener).
+closed form, the perfect memorizer (empirical) and the linear one (Wiener). A study of one half, as
+the published grids are, does without the third.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from regimes.images.split import HALVES, Half, other
+from regimes.images.split import HALVES, Half
 from regimes.scores.calibration import Threshold, calibrate_threshold
 from regimes.scores.features import Features
 from regimes.scores.fidelity import precision, recall
@@ -52,13 +53,24 @@ class Evidence:
 
     sizes: tuple[int, ...]
     widths: tuple[int, ...]
-    train: dict[Half, ImageSet]
+    train: Mapping[Half, ImageSet]
     """Largest training set of each half; its first n images are the training set of size n."""
-    heldout: dict[Half, ImageSet]
-    """All images of the other half."""
-    models: dict[Cell, ImageSet]
-    empirical: dict[ClosedCell, ImageSet]
-    wiener: dict[ClosedCell, ImageSet]
+    heldout: Mapping[Half, ImageSet]
+    """Images that no model of the half saw: all of the other half, if there are two."""
+    models: Mapping[Cell, ImageSet]
+    empirical: Mapping[ClosedCell, ImageSet]
+    wiener: Mapping[ClosedCell, ImageSet]
+    mirrored: Mapping[Half, ImageSet] | None = None
+    """Left-right flips of ``train``, where they count as training images too."""
+
+    @property
+    def halves(self) -> tuple[Half, ...]:
+        """The halves that models were trained on."""
+        return tuple(self.train)
+
+    def mirrored_first(self, half: Half, n: int) -> ImageSet | None:
+        """The flips of the first n training images of a half, where they count."""
+        return None if self.mirrored is None else self.mirrored[half].first(n)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +111,10 @@ class Row:
 def calibrate(evidence: Evidence, quantile: float) -> Threshold:
     """The study's one similarity threshold: held-out images against the largest half A."""
     return calibrate_threshold(
-        evidence.heldout["A"].features, evidence.train["A"].features, quantile=quantile
+        evidence.heldout["A"].features,
+        evidence.train["A"].features,
+        quantile=quantile,
+        mirrored=None if evidence.mirrored is None else evidence.mirrored["A"].features,
     )
 
 
@@ -118,7 +133,9 @@ def score_table(
         Rows named gl, ratio, rp_same_data, rp_disjoint, rp_optimal, wiener_similarity, precision,
         recall; with suffix _heldout where real held-out images take the place of samples, _null
         where memorizers that share no data do (rp_disjoint) or the linear denoiser does
-        (precision, recall), and _wiener for the linear denoiser elsewhere.
+        (precision, recall), and _wiener for the linear denoiser elsewhere. Where flips count as
+        copies, gl_unflipped and ratio_unflipped are the scores that do not count them; published
+        scores never do.
     """
     tau = threshold.value
     return [
@@ -134,33 +151,63 @@ def score_table(
 
 def _copies(evidence: Evidence, tau: float, published: float) -> Iterator[Row]:
     """GL and ratio test, with the held-out ceiling and the linear denoiser as references."""
-    for n, half in itertools.product(evidence.sizes, HALVES):
+    for n, half in itertools.product(evidence.sizes, evidence.halves):
         train, heldout = evidence.train[half].first(n), evidence.heldout[half]
-        gl = partial(_gl, train=train, heldout=heldout)
-        ratio = partial(ratio_test, train=train.pixels, heldout=heldout.pixels)
+        mirrored = evidence.mirrored_first(half, n)
+        gl = partial(_gl, train=train, heldout=heldout, mirrored=mirrored)
+        plain = partial(_gl, train=train, heldout=heldout, mirrored=None)
+        ratio = partial(_ratio, train=train, heldout=heldout, mirrored=mirrored)
         row = partial(Row, n=n, half=half, versus="training images")
         yield row(score=_reference(gl(heldout, threshold=tau, name="gl_heldout")))
         yield row(score=gl(evidence.wiener[n, half], threshold=tau, name="gl_wiener"))
-        yield row(score=_reference(ratio(heldout.pixels, name="ratio_heldout")))
+        yield row(score=_reference(ratio(heldout, name="ratio_heldout")))
         for width in evidence.widths:
             samples = evidence.models[width, n, half]
             yield row(score=gl(samples, threshold=tau, name="gl"), width=width)
-            yield row(score=gl(samples, threshold=published, name="gl_published"), width=width)
-            yield row(score=ratio(samples.pixels, name="ratio"), width=width)
+            yield row(score=plain(samples, threshold=published, name="gl_published"), width=width)
+            yield row(score=ratio(samples, name="ratio"), width=width)
+            if mirrored is not None:
+                unflipped = plain(samples, threshold=tau, name="gl_unflipped")
+                yield row(score=unflipped, width=width)
+                unflipped = _ratio(samples, train, heldout, None, "ratio_unflipped")
+                yield row(score=unflipped, width=width)
 
 
 def _gl(
-    items: ImageSet, *, train: ImageSet, heldout: ImageSet, threshold: float, name: str
+    items: ImageSet,
+    *,
+    train: ImageSet,
+    heldout: ImageSet,
+    mirrored: ImageSet | None,
+    threshold: float,
+    name: str,
 ) -> Score:
     return generalization_score(
-        items.features, train.features, heldout.features, threshold=threshold, name=name
+        items.features,
+        train.features,
+        heldout.features,
+        threshold=threshold,
+        name=name,
+        mirrored=None if mirrored is None else mirrored.features,
+    )
+
+
+def _ratio(
+    items: ImageSet, train: ImageSet, heldout: ImageSet, mirrored: ImageSet | None, name: str
+) -> Score:
+    return ratio_test(
+        items.pixels,
+        train.pixels,
+        heldout.pixels,
+        name=name,
+        mirrored=None if mirrored is None else mirrored.pixels,
     )
 
 
 def _same_data(evidence: Evidence, tau: float, suffix: str) -> Iterator[Row]:
     """Two widths trained on the same images."""
     pairs = list(itertools.combinations(evidence.widths, 2))
-    for n, half, (w0, w1) in itertools.product(evidence.sizes, HALVES, pairs):
+    for n, half, (w0, w1) in itertools.product(evidence.sizes, evidence.halves, pairs):
         score = reproducibility(
             evidence.models[w0, n, half].features,
             evidence.models[w1, n, half].features,
@@ -181,7 +228,7 @@ def _same_data(evidence: Evidence, tau: float, suffix: str) -> Iterator[Row]:
 def _disjoint(evidence: Evidence, tau: float, suffix: str) -> Iterator[Row]:
     """Two models of one width that share no training image; null: two memorizers of the same."""
     name = f"rp_disjoint{suffix}"
-    for n in evidence.sizes:
+    for n in evidence.sizes if len(evidence.halves) == 2 else ():
         row = partial(Row, n=n, half="A", half_other="B")
         empirical = {half: evidence.empirical[n, half] for half in HALVES}
         wiener = {half: evidence.wiener[n, half] for half in HALVES}
@@ -219,12 +266,12 @@ def _against_closed_forms(evidence: Evidence, tau: float) -> Iterator[Row]:
 
 
 def _fidelity(evidence: Evidence) -> Iterator[Row]:
-    """Precision and recall against the unseen half; ceiling: the real images of the own half."""
-    for n, half in itertools.product(evidence.sizes, HALVES):
+    """Precision and recall against unseen images; ceiling: the real images of the own half."""
+    for n, half in itertools.product(evidence.sizes, evidence.halves):
         reference = evidence.heldout[half].features
         baseline = evidence.wiener[n, half].features
         real = evidence.train[half].features
-        row = partial(Row, n=n, half=half, versus=f"real images of half {other(half)}")
+        row = partial(Row, n=n, half=half, versus="held-out images")
         for metric in (precision, recall):
             name = metric.__name__
             heldout = metric(real, reference, baseline, name=f"{name}_heldout")

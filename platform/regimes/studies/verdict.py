@@ -9,7 +9,9 @@ from typing import Literal
 
 from regimes.studies.memorization import Row, need, pooled
 
-RegimeName = Literal["memorization", "linear", "off-manifold", "generalization", "transition"]
+RegimeName = Literal[
+    "memorization", "linear", "off-manifold", "generalization", "novel", "transition"
+]
 
 RULES: dict[RegimeName, str] = {
     "memorization": "more than half of the samples are copies: the interval of GL lies below 0.5",
@@ -20,6 +22,9 @@ RULES: dict[RegimeName, str] = {
     "generalization": "no more copies than among real held-out images (the intervals of their GL overlap, "
     "or fewer), and models that share no training image agree at least half as often as models that share "
     "all, and more often than two memorizers do",
+    "novel": "no more copies than among real held-out images, and models of another width agree on "
+    "more seeds than chance, but no models of disjoint data were trained: whether the samples depend on "
+    "these particular training images was not tested",
     "transition": "none of the other rules holds",
 }
 """The rules, in the order in which they are tried."""
@@ -70,6 +75,8 @@ def copies_as_real(rows: Sequence[Row], n: int, width: int) -> bool:
 
 def _novelty(rows: Sequence[Row], n: int, width: int) -> tuple[RegimeName, str]:
     """Tell generalization from transition, for a model that neither copies nor is trivial."""
+    if pooled(rows, "rp_disjoint", n, width) is None:
+        return _untested_novelty(rows, n, width)
     gl, ceiling = need(rows, "gl", n, width), need(rows, "gl_heldout", n)
     disjoint, null = need(rows, "rp_disjoint", n, width), need(rows, "rp_disjoint_null", n)
     same = pooled(rows, "rp_same_data", n, width)
@@ -83,6 +90,24 @@ def _novelty(rows: Sequence[Row], n: int, width: int) -> tuple[RegimeName, str]:
     return (
         "generalization" if copies_as_real(rows, n, width) and reproducible else "transition"
     ), because
+
+
+def _untested_novelty(rows: Sequence[Row], n: int, width: int) -> tuple[RegimeName, str]:
+    """The same where models of one half of the data only were trained."""
+    gl, ceiling = need(rows, "gl", n, width), need(rows, "gl_heldout", n)
+    same = pooled(rows, "rp_same_data", n, width)
+    because = (
+        f"{percent(1 - gl.value)} copies (real held-out images: {percent(1 - ceiling.value)}); "
+        "agreement with another width "
+        + (
+            "not tested"
+            if same is None
+            else f"{percent(same.value)} (chance: {percent(same.null)})"
+        )
+    )
+    reproducible = same is not None and same.low > same.null
+    name: RegimeName = "novel" if copies_as_real(rows, n, width) and reproducible else "transition"
+    return name, because
 
 
 def answer(rows: Sequence[Row], sizes: Sequence[int], widths: Sequence[int]) -> tuple[str, str]:
@@ -102,7 +127,7 @@ def _untrained(rows: Sequence[Row], n: int) -> tuple[str, str]:
         f"and {linear.value:.2f} for the linear denoiser."
     )
     return finding, (
-        "Raise --steps or --widths, or choose smaller images; until then the other scores say nothing."
+        "Train longer, raise --widths, or choose smaller images; until then the other scores say nothing."
     )
 
 
@@ -134,6 +159,9 @@ def _learning(
     rows: Sequence[Row], widths: Sequence[int], regimes: dict[tuple[int, int], RegimeName]
 ) -> str:
     generalizing = [cell for cell, name in regimes.items() if name == "generalization"]
+    novel = [cell for cell, name in regimes.items() if name == "novel"]
+    if novel:
+        return _of_novelty(rows, widths, novel)
     if not generalizing:
         return "No cell generalizes; the table of regimes says what each lacks."
     n = max(m for m, _ in generalizing)
@@ -148,6 +176,23 @@ def _learning(
         f"the same noise in {percent(rp.value)} of cases (two memorizers: {percent(null.value)}): "
         f"they generalize, with a precision of {fidelity.value:.2f}, {short} the "
         f"{real.value:.2f} of real images."
+    )
+
+
+def _of_novelty(
+    rows: Sequence[Row], widths: Sequence[int], novel: Sequence[tuple[int, int]]
+) -> str:
+    n = max(m for m, _ in novel)
+    chosen = [w for m, w in novel if m == n]
+    of_width = "" if len(chosen) == len(widths) else f" of width {' or '.join(map(str, chosen))}"
+    rows = [r for r in rows if r.width is None or r.width in chosen]
+    same = need(rows, "rp_same_data", n)
+    fidelity, real = need(rows, "precision", n), need(rows, "precision_heldout", n)
+    return (
+        f"At n = {n} models{of_width} copy no more than real images resemble each other, and make the "
+        f"same image from the same noise as another width in {percent(same.value)} of cases (chance: "
+        f"{percent(same.null)}), with a precision of {fidelity.value:.2f} (real images: "
+        f"{real.value:.2f}); models of disjoint data, which would tell generalization, were not trained."
     )
 
 

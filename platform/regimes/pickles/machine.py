@@ -52,6 +52,15 @@ class World(Protocol):
         """The object of a persistent id, or UnsafeCheckpoint."""
         ...
 
+    def key(self, key: object) -> object:
+        """What stands for a key of a dict or an item of a set, or UnsafeCheckpoint."""
+        ...
+
+    @property
+    def has_bytearrays(self) -> bool:
+        """Whether byte arrays are accepted; they become what byte strings become."""
+        ...
+
 
 class Machine:
     """Runs one pickle.
@@ -83,7 +92,7 @@ class Machine:
         start = self.position
         try:
             while (code := self.take(1)[0]) != STOP:
-                OPERATIONS[code](self)
+                _operation(code)(self)
                 if len(self.stack) > MAX_STACK:
                     raise UnsafeCheckpoint(f"nesting is deeper than {MAX_STACK} objects")
             return self.pop()
@@ -162,6 +171,14 @@ class Machine:
         return value
 
 
+def _operation(code: int) -> Callable[[Machine], object]:
+    if code not in OPERATIONS:
+        raise BadCheckpoint(
+            f"not a pickle, or a damaged one: {code:#04x} is no operation of pickle"
+        )
+    return OPERATIONS[code]
+
+
 def shown(value: object) -> str:
     """A value of the file in a message; shared structure can make a full repr exponentially long."""
     if type(value) is str:
@@ -183,7 +200,7 @@ def checked_key(key: object) -> object:
 def _set_items(m: Machine, items: list[object]) -> None:
     target = m.top(dict)
     for key, value in zip(items[::2], items[1::2], strict=True):
-        target[checked_key(key)] = value  # type: ignore[index]
+        target[m.world.key(key)] = value  # type: ignore[index]
 
 
 def _set_item(m: Machine) -> None:
@@ -203,7 +220,7 @@ def _append_items(m: Machine) -> None:
 
 def _add_items(m: Machine) -> None:
     items = m.pop_to_mark()
-    m.top(set).update(checked_key(item) for item in items)  # type: ignore[attr-defined]
+    m.top(set).update(m.world.key(item) for item in items)  # type: ignore[attr-defined]
 
 
 def _tuple(m: Machine, count: int) -> None:
@@ -285,9 +302,15 @@ def _memoize(m: Machine, index: int) -> None:
 
 def _refuse(what: str) -> Callable[[Machine], None]:
     def operation(m: Machine) -> None:
-        raise UnsafeCheckpoint(f"the pickle uses {what}, which no checkpoint needs")
+        raise UnsafeCheckpoint(f"the pickle uses {what}, which plain data do not need")
 
     return operation
+
+
+def _byte_array(m: Machine) -> None:
+    if not m.world.has_bytearrays:
+        _refuse("BYTEARRAY8")(m)
+    m.push(m.take_bytes(8))
 
 
 OPERATIONS: dict[int, Callable[[Machine], object]] = {
@@ -355,7 +378,7 @@ OPERATIONS: dict[int, Callable[[Machine], object]] = {
     0x83: _refuse("the extension registry"),
     0x84: _refuse("the extension registry"),
     0x91: _refuse("FROZENSET"),
-    0x96: _refuse("BYTEARRAY8"),
+    0x96: _byte_array,
     0x97: _refuse("out-of-band buffers"),
     0x98: _refuse("out-of-band buffers"),
 }

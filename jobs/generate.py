@@ -1,0 +1,245 @@
+"""Generate images from any model: the sample of a seed is the same whoever draws it, in any batch.
+
+python jobs/generate.py --model edm-cifar10-32x32-uncond-vp.pkl --seeds 0-49999 --output samples
+python jobs/generate.py --model model.safetensors --seeds 100-103 --format npz --float --output out
+python jobs/generate.py --model empirical:cifar10.zip --max-images 64 --output copies
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import tyro
+
+from regimes.actors.replicas import ReplicaOptions, generate
+from regimes.actors.runtime import RayRuntime
+from regimes.denoisers.compute import Compute
+from regimes.errors import ConfigError
+from regimes.jobs.support import console
+from regimes.jobs.support.console import Execution, Stage, duration
+from regimes.jobs.support.exports import Format, export
+from regimes.samplers.edm import SamplerConfig
+from regimes.storage import samples
+from regimes.storage.artifacts import Artifact, Recipe, Store, to_json
+from regimes.storage.denoisers import Loaded, load_denoiser
+from regimes.storage.filesystem import Location
+from regimes.storage.model_specs import import_model
+from regimes.storage.samples import SamplesRecipe
+from regimes.storage.seeds import Seeds
+
+CONFIG = "config.json"
+FLAT = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What is generated, and from what."""
+
+    model: str = ""
+    """EDM's .pkl or .pt, a .safetensors of this project, a folder saved by a diffusers pipeline or of
+    a model artifact; or empirical:SOURCE or wiener:SOURCE, the closed-form denoiser of the images of a
+    folder, .zip, .npy, .npz, .parquet, CIFAR-10's archive, or of the word digits."""
+    seeds: str = "0-63"
+    """Seeds, as in 0-49999 or 1,2,5-10; one image each."""
+    class_index: Annotated[int | None, tyro.conf.arg(aliases=["--class"])] = None
+    """Class of all images; drawn for every seed if not given. For models with classes."""
+    max_images: int | None = None
+    """Take only the first images of a closed form's source."""
+    batch_size: int = 64
+    """Seeds per batch, which is also the unit of work; changes images by rounding only."""
+    noise_device: Literal["cpu", "cuda"] = "cpu"
+    """Where noise is drawn; cuda reproduces the images that EDM makes on a GPU."""
+    keep_float: Annotated[bool, tyro.conf.arg(name="float")] = False
+    """Keep the samples as float64 too, before they are rounded to uint8."""
+    compute: Annotated[Compute, FLAT] = field(default_factory=Compute)
+    sampler: Annotated[SamplerConfig, FLAT] = field(default_factory=SamplerConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what could not run."""
+        Seeds.parse(self.seeds)
+        if self.batch_size < 1:
+            raise ConfigError(f"--batch-size: expected at least 1, got {self.batch_size}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination(Execution):
+    """Where images go, and how the job runs."""
+
+    output: str = "samples"
+    """Folder or URI (s3://..., gs://...) for the images."""
+    format: Format = "png"
+    """png: a file per seed, 000123.png; npz: samples.npz with the arrays seeds and images;
+    parquet: samples.parquet with the columns id and image."""
+    subdirs: bool = False
+    """Put PNG files into folders of a thousand seeds."""
+    store: str | None = None
+    """Folder or URI for work in progress and imported models; the output folder if not given."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not run."""
+        Execution.__post_init__(self)
+        if self.subdirs and self.format != "png":
+            raise ConfigError(f"--subdirs: for --format png, not {self.format}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRecipe(Recipe):
+    """What determines the files of an output folder."""
+
+    kind: ClassVar[str] = "export"
+    code_version: ClassVar[int] = 1
+
+    samples: SamplesRecipe
+    format: Format
+    subdirs: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns the exit status."""
+    return console.run_job(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    generation, to = console.read_options(
+        argv, [Generation(), Destination()], job="generate", about=__doc__ or ""
+    )
+    _check(generation, to)
+    if to.dry_run:
+        _print_plan(generation, to)
+        return 0
+    store = Store(to.store or to.output)
+    recipe = _recipe(store, generation)
+    made = ExportRecipe(samples=recipe, format=to.format, subdirs=to.subdirs)
+    target = Artifact(Location(to.output), made)
+    if not to.resume:
+        store.artifact(recipe).remove()
+    elif _is_complete(target):
+        print(f"complete: nothing to compute; {len(recipe.seeds)} images in {target.location.uri}")
+        return 0
+    _check_folder(target, to)
+    _sample(store, recipe, to)
+    with Stage("write", 0, "file") as stage:
+        target.location.write(CONFIG, _config(generation, made).encode())
+        export(store.artifact(recipe), target, to.format, subdirs=to.subdirs)
+        stage.done(f"{len(recipe.seeds)} images as {to.format} in {target.location.uri}")
+    return 0
+
+
+def _check(generation: Generation, to: Destination) -> None:
+    """Refuse what depends on several options."""
+    if not generation.model:
+        raise ConfigError(
+            "--model: expected a checkpoint, a pipeline's folder, or empirical:SOURCE"
+        )
+    if generation.keep_float and to.format == "png":
+        raise ConfigError("--float: PNG files hold no floats; pass --format npz or parquet")
+
+
+def _recipe(store: Store, generation: Generation) -> SamplesRecipe:
+    """Bring the model into the store, and say what is to be made with it."""
+    return SamplesRecipe(
+        denoiser=import_model(store, generation.model, max_images=generation.max_images),
+        sampler=generation.sampler,
+        seeds=Seeds.parse(generation.seeds),
+        seeds_per_unit=generation.batch_size,
+        class_index=generation.class_index,
+        noise_device=generation.noise_device,
+        compute=generation.compute,
+        keep_float=generation.keep_float,
+    )
+
+
+def _is_complete(target: Artifact) -> bool:
+    """Whether exactly this was written, and is as it was written."""
+    if not target.is_complete() or target.stored_recipe() != to_json(target.recipe):
+        return False
+    target.verify()
+    return True
+
+
+def _check_folder(target: Artifact, to: Destination) -> None:
+    """Refuse to mix the samples of two configurations in one folder."""
+    found = target.stored_recipe()
+    if found is None or not to.resume:
+        return
+    asked = json.loads(to_json(target.recipe))
+    if json.loads(found).get("samples") != asked["samples"]:
+        raise ConfigError(
+            f"{target.location.uri}: holds samples of another configuration; choose another "
+            "--output, or pass --no-resume to replace them"
+        )
+
+
+def _sample(store: Store, recipe: SamplesRecipe, to: Destination) -> None:
+    waiting = store.missing([recipe])
+    missing = len(samples.split_work(store, recipe)[1]) if waiting else 0
+    with Stage("sample", missing, "unit") as stage:
+        if waiting:
+            runtime = RayRuntime(to.cpus)
+            options = ReplicaOptions(
+                count=to.replicas, device=to.device, gpus_each=to.gpus_per_replica
+            )
+            try:
+                generate(runtime, store, waiting, options=options, on_unit=stage.advance)
+            finally:
+                runtime.close()
+        kept = recipe.num_units - missing
+        stage.done(
+            f"{recipe.denoiser.label}, {len(recipe.seeds)} seeds: {kept} units kept, {missing} made"
+        )
+
+
+def _config(generation: Generation, made: ExportRecipe) -> str:
+    return to_json({"model": generation.model, "recipe": made})
+
+
+def _print_plan(generation: Generation, to: Destination) -> None:
+    """What would be done, and how long one thread of this machine would take; nothing is kept."""
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    try:
+        recipe = _recipe(store, generation)
+        loaded = load_denoiser(store, recipe.denoiser, compute=recipe.compute)
+    finally:
+        store.root.remove()
+    count, evaluations = len(recipe.seeds), recipe.sampler.num_evaluations
+    channels, height, width = loaded.image_shape
+    seconds = _seconds_per_evaluation(loaded) * evaluations * count
+    print(f"model     {recipe.denoiser.label}, {_parameters(loaded)}")
+    print(f"samples   {count} images {width}x{height}x{channels}, {evaluations} evaluations each")
+    print(f"time      {duration(seconds)} on one thread of this machine")
+    size = channels * height * width * (9 if recipe.keep_float else 1)
+    print(f"storage   {2 * size * count / 1e6:.1f} MB at most")
+    print(f"output    {Location(to.output).uri} as {to.format}")
+
+
+def _parameters(loaded: Loaded) -> str:
+    if not isinstance(loaded.denoiser, torch.nn.Module):
+        return "known in closed form"
+    return f"{sum(p.numel() for p in loaded.denoiser.parameters()):,} parameters"
+
+
+def _seconds_per_evaluation(loaded: Loaded, batch: int = 4) -> float:
+    """Of one image, from one timed call."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    x = torch.zeros(batch, *loaded.image_shape)
+    labels = torch.zeros(batch, loaded.num_classes) if loaded.num_classes else None
+    try:
+        with torch.inference_mode():
+            loaded.denoiser(x, torch.tensor(1.0), labels)
+            started = time.perf_counter()
+            loaded.denoiser(x, torch.tensor(1.0), labels)
+        return (time.perf_counter() - started) / batch
+    finally:
+        torch.set_num_threads(threads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

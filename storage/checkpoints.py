@@ -1,0 +1,217 @@
+"""Checkpoints brought into the store: read once, kept as safetensors and JSON.
+
+Whatever kind of file a model comes in, what workers load is an artifact that any node can reach and
+that cannot hold code. Its address is the SHA-256 of the original, so the name and place of the file
+do not matter.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from regimes.checkpoints import read_edm
+from regimes.checkpoints.weights import denoiser_from_bytes, read_safetensors, safetensors_bytes
+from regimes.denoisers.pipelines import build_pipeline_denoiser, image_shape, num_classes
+from regimes.denoisers.preconditioning import EDM, Denoiser
+from regimes.denoisers.residual_mlp import ResidualMLP
+from regimes.errors import BadCheckpoint, ConfigError
+from regimes.storage.artifacts import RECIPE, Recipe, Store, to_json
+
+WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+_UNET, _SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
+_PIPELINE_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+Format = Literal["unet", "pipeline", "residual-mlp"]
+Network = tuple[Any, tuple[int, int, int], int]
+"""Denoiser, (C, H, W) of its samples, number of classes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRecipe(Recipe):
+    """A model that was made elsewhere."""
+
+    kind: ClassVar[str] = "checkpoint"
+    code_version: ClassVar[int] = 1
+
+    format: Format
+    sha256: str
+    """Of the file, or of all files of a folder that matter."""
+
+    @property
+    def label(self) -> str:
+        """Short name, such as unet-1f0c9a3b."""
+        return f"{self.format}-{self.sha256[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A model outside of the store: what it is, and how to read its configuration and weights."""
+
+    recipe: CheckpointRecipe
+    read: Callable[[], tuple[dict[str, Any], bytes]]
+
+
+def identify_checkpoint(path: str | Path) -> CheckpointRecipe:
+    """The recipe of a model outside of the store, from its content; see ``import_checkpoint``.
+
+    Raises:
+        BadCheckpoint: if it is missing or of an unknown kind.
+    """
+    return _find(Path(path)).recipe
+
+
+def import_checkpoint(store: Store, path: str | Path) -> CheckpointRecipe:
+    """Bring a model into the store; one that is there is not read again.
+
+    Args:
+        store: where it goes.
+        path: EDM's ``network-snapshot-*.pkl`` or ``training-state-*.pt``, a .safetensors file of
+            this project, a folder saved by a diffusers pipeline, or the folder of a model artifact.
+
+    Returns:
+        Its recipe; the artifact is complete.
+
+    Raises:
+        BadCheckpoint: if it is missing, damaged, or of an unknown kind.
+    """
+    found = _find(Path(path))
+    if store.missing([found.recipe]):
+        config, data = found.read()
+        try:  # weights that do not fit are refused before anything is written
+            _build(found.recipe.format, config, data, str(path))
+        except ConfigError as error:
+            raise BadCheckpoint(f"{path}: {error}") from error
+        artifact = store.artifact(found.recipe)
+        files = {WEIGHTS: data, CONFIG: to_json(config).encode()}
+        artifact.finish([artifact.write(name, content) for name, content in files.items()])
+    return found.recipe
+
+
+def _find(path: Path) -> _Found:
+    if path.is_dir():
+        return _find_folder(path)
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadCheckpoint(f"{path}: cannot be read ({error.strerror})") from error
+    return _Found(
+        CheckpointRecipe(format="unet", sha256=digest), functools.partial(_read_unet, path)
+    )
+
+
+def _read_unet(path: Path) -> tuple[dict[str, Any], bytes]:
+    is_ours = path.suffix == ".safetensors"
+    config, state = read_safetensors(path) if is_ours else read_edm(path)
+    return config, safetensors_bytes((config, state))
+
+
+def _find_folder(path: Path) -> _Found:
+    if (path / "model_index.json").exists():
+        return _find_pipeline(path)
+    if (path / "network.json").exists() and (path / RECIPE).exists():
+        return _find_model(path)
+    if (path / WEIGHTS).exists():
+        return _find(path / WEIGHTS)
+    raise BadCheckpoint(
+        f"{path}: expected a folder saved by a diffusers pipeline (with model_index.json), or that of "
+        "a model artifact"
+    )
+
+
+def _find_pipeline(path: Path) -> _Found:
+    if not (path / _PIPELINE_WEIGHTS).exists():
+        raise BadCheckpoint(
+            f"{path}: expected {_PIPELINE_WEIGHTS}: a pixel-space pipeline, saved by "
+            "save_pretrained(..., safe_serialization=True)"
+        )
+    config = {"unet": _read_json(path / _UNET), "scheduler": _read_json(path / _SCHEDULER)}
+    return _found("pipeline", config, _read(path / _PIPELINE_WEIGHTS))
+
+
+def _find_model(path: Path) -> _Found:
+    made, network = _read_json(path / RECIPE), _read_json(path / "network.json")
+    try:
+        config = {name: made[name] for name in ("width", "blocks", "sigma_data")}
+        config["image_shape"] = network["image_shape"]
+    except KeyError as error:
+        raise BadCheckpoint(f"{path}: {RECIPE} lacks {error}; expected a model artifact") from error
+    return _found("residual-mlp", config, _read(path / WEIGHTS))
+
+
+def _found(format: Format, config: dict[str, Any], data: bytes) -> _Found:
+    digest = hashlib.sha256()
+    for part in (to_json(config).encode(), data):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    recipe = CheckpointRecipe(format=format, sha256=digest.hexdigest())
+    return _Found(recipe, lambda: (config, data))
+
+
+def load_checkpoint(store: Store, recipe: CheckpointRecipe) -> Network:
+    """The denoiser of a complete artifact on the CPU, the shape of its samples, its classes.
+
+    Raises:
+        BrokenArtifact: if a file is missing or altered.
+    """
+    artifact = store.artifact(recipe)
+    data, config = artifact.read(WEIGHTS), json.loads(artifact.read(CONFIG))
+    return _build(recipe.format, config, data, f"{artifact.location.uri}/{WEIGHTS}")
+
+
+def _build(format: Format, config: dict[str, Any], data: bytes, name: str) -> Network:
+    if format == "pipeline":
+        return _pipeline(config, data, name)
+    if format == "residual-mlp":
+        return _residual_mlp(config, data, name)
+    denoiser = denoiser_from_bytes(data, name)
+    return denoiser, denoiser.image_shape, denoiser.label_dim
+
+
+def _pipeline(config: dict[str, Any], data: bytes, name: str) -> Network:
+    denoiser = build_pipeline_denoiser(config["unet"], config["scheduler"], _tensors(data, name))
+    return denoiser, image_shape(config["unet"]), num_classes(config["unet"])
+
+
+def _residual_mlp(config: dict[str, Any], data: bytes, name: str) -> Network:
+    channels, height, width = config["image_shape"]
+    shape = (channels, height, width)
+    network: nn.Module = ResidualMLP(shape, config["width"], blocks=config["blocks"])
+    try:
+        network.load_state_dict(_tensors(data, name))
+    except RuntimeError as error:
+        raise BadCheckpoint(f"{name}: {' '.join(str(error).split()):.400}") from error
+    return Denoiser(network, EDM(sigma_data=config["sigma_data"])), shape, 0
+
+
+def _tensors(data: bytes, name: str) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise BadCheckpoint(f"{name}: not a readable safetensors file ({error})") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadCheckpoint(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        raise BadCheckpoint(f"{path}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise BadCheckpoint(f"{path}: expected a JSON object")
+    return value

@@ -1,0 +1,175 @@
+"""The generate job: EDM's images from EDM's files, in every format, by any number of replicas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from job_runs import ROOT, run_job
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from regimes.images.sources import load_images, open_source
+from regimes.jobs import generate
+
+EDM = ROOT / "tests" / "data" / "edm"
+
+
+def job(output: Path, *options: str, model: str = "ddpmpp-vp-uncond", expect: int = 0) -> str:
+    path = model if "/" in model or ":" in model else str(EDM / f"{model}.pkl")
+    return run_job(
+        "generate", "--model", path, "--output", str(output), "--cpus", "2", *options, expect=expect
+    )
+
+
+def flags(sampler: dict[str, float]) -> list[str]:
+    """EDM's sampler options as the job's flags."""
+    return [t for k, v in sampler.items() for t in (f"--{k.lower().replace('_', '-')}", str(v))]
+
+
+@pytest.mark.parametrize(("name", "case"), [("adm-edm-cond", 1), ("ncsnpp-ve-uncond", 0)])
+def test_images_are_those_of_the_original_code(tmp_path, name, case):
+    about = json.loads((EDM / f"{name}.json").read_text())["cases"][case]
+    expected = np.load(EDM / f"{name}.npz")
+    seeds = ",".join(map(str, about["seeds"]))
+    job(
+        tmp_path,
+        "--seeds",
+        seeds,
+        "--format",
+        "npz",
+        "--float",
+        *flags(about["sampler"]),
+        model=name,
+    )
+    found = np.load(tmp_path / "samples.npz")
+    assert found["seeds"].tolist() == about["seeds"]
+    assert (found["images"].dtype, found["samples"].dtype) == (np.uint8, np.float64)
+    reference = expected[f"images_{case}"]
+    assert found["samples"].shape == reference.shape
+    assert np.abs(found["samples"] - reference).max() <= 1e-4 * np.abs(reference).max()
+    levels = np.clip(reference * 127.5 + 128, 0, 255)
+    near_a_step = np.abs(levels - np.round(levels)) < 1e-3
+    levels = levels.astype(np.uint8)
+    same = (found["images"].transpose(0, 3, 1, 2) == levels) | near_a_step
+    assert same.all()
+    if name == "adm-edm-cond":
+        labels = expected[f"class_labels_{case}"].argmax(1)
+        assert found["labels"].tolist() == labels.tolist()
+
+
+def test_images_depend_on_neither_replicas_nor_the_batch(tmp_path):
+    results = {}
+    for replicas, batch in ((1, 4), (2, 4), (2, 3)):
+        output = tmp_path / f"{replicas}-{batch}"
+        text = job(
+            output,
+            "--seeds=7-13",
+            "--format=npz",
+            "--float",
+            "--num-steps=6",
+            f"--replicas={replicas}",
+            f"--batch-size={batch}",
+        )
+        assert f"7 seeds: 0 units kept, {2 if batch == 4 else 3} made" in text
+        results[replicas, batch] = np.load(output / "samples.npz")
+    one, two, other = results[1, 4], results[2, 4], results[2, 3]
+    assert one["seeds"].tolist() == list(range(7, 14))
+    for key in ("images", "samples"):
+        np.testing.assert_array_equal(one[key], two[key])
+    difference = np.abs(other["samples"] - one["samples"]).max()
+    assert difference <= 1e-5 * np.abs(one["samples"]).max()
+    assert np.abs(other["images"].astype(int) - one["images"]).max() <= 1
+
+
+def test_formats_hold_the_same_images_and_a_second_run_computes_nothing(tmp_path):
+    common = ("--max-images", "5", "--seeds", "3,998-1001", "--num-steps", "4")
+
+    def run(*options: str) -> str:
+        return job(tmp_path / "out", *common, *options, model="empirical:digits")
+
+    assert "5 seeds: 0 units kept, 1 made" in run("--subdirs")
+    names = sorted(
+        p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/0*/*.png")
+    )
+    assert names == [
+        *("000000/000003.png", "000000/000998.png", "000000/000999.png"),
+        *("001000/001000.png", "001000/001001.png"),
+    ]
+    assert "complete: nothing to compute; 5 images" in run("--subdirs")
+    assert "1 units kept, 0 made" in run("--format", "npz")
+    assert "1 units kept, 0 made" in run("--format", "parquet")
+    arrays = np.load(tmp_path / "out" / "samples.npz")
+    assert sorted(arrays.files) == ["images", "seeds"]
+    for name, image in zip(names, arrays["images"], strict=True):
+        with Image.open(tmp_path / "out" / name) as png:
+            np.testing.assert_array_equal(np.asarray(png), image[:, :, 0])
+    table = pq.read_table(tmp_path / "out" / "samples.parquet")
+    assert table["id"].to_pylist() == arrays["seeds"].tolist()
+    ids, images, _ = load_images(open_source(str(tmp_path / "out" / "samples.parquet")))
+    assert list(map(int, ids)) == arrays["seeds"].tolist()
+    np.testing.assert_array_equal(images, arrays["images"])
+    # At sigma = .002 the empirical denoiser returns a training image: the first five digits.
+    train = {
+        np.floor(i / 16 * 255 + 0.5).astype(np.uint8).tobytes() for i in load_digits().images[:5]
+    }
+    assert {image.tobytes() for image in arrays["images"]} <= train
+    error = job(tmp_path / "out", *common[:-1], "5", model="empirical:digits", expect=1)
+    assert "holds samples of another configuration" in error
+
+
+def test_a_damaged_file_is_found_by_name(tmp_path):
+    options = ("--max-images", "4", "--seeds", "0-1", "--num-steps", "2")
+    job(tmp_path, *options, model="empirical:digits")
+    (tmp_path / "000001.png").write_bytes(b"")
+    text = job(tmp_path, *options, model="empirical:digits", expect=1)
+    assert "000001.png" in text
+    assert len(text.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "--model: expected a checkpoint"),
+        (["--model", "nothing-here.pkl"], "nothing-here.pkl: cannot be read"),
+        (["--model", str(ROOT / "README.md")], "README.md"),
+        (["--model", str(ROOT / "tests")], "expected a folder saved by a diffusers pipeline"),
+        (["--model", "empirical:nowhere"], "nowhere: no such file or folder"),
+        (["--model", "wiener:digits", "--max-images", "1798"], "expected 1 to 1797"),
+        (["--model", "x.pkl", "--max-images", "3"], "--max-images"),
+        (["--model", "x.pkl", "--seeds", "5-1"], "expected ascending ranges"),
+        (["--model", str(EDM / "ddpmpp-vp-uncond.pkl"), "--float"], "PNG files hold no floats"),
+        (["--model", "x.pkl", "--format", "npz", "--subdirs"], "--subdirs"),
+        (["--model", "x.pkl", "--batch-size", "0"], "--batch-size"),
+        (["--model", "x.pkl", "--num-steps", "0"], "num_steps"),
+        (["--model", "x.pkl", "--s-churn", "-1"], "s_churn"),
+        (["--model", "x.pkl", "--replicas", "0"], "--replicas"),
+    ],
+)
+def test_wrong_input_is_one_line(tmp_path, capsys, options, words):
+    assert generate.main([*options, "--output", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert len(captured.err.strip().splitlines()) == 1
+    assert words in captured.err
+
+
+def test_dry_run_tells_the_cost_and_leaves_nothing(tmp_path, capsys):
+    options = ["--model", str(EDM / "adm-edm-cond.pkl"), "--seeds", "0-49999", "--dry-run"]
+    assert generate.main([*options, "--output", str(tmp_path / "new")]) == 0
+    text = capsys.readouterr().out
+    assert "828,003 parameters" in text
+    assert "50000 images 16x16x3, 35 evaluations each" in text
+    assert not (tmp_path / "new").exists()
+
+
+def test_sampling_a_hostile_file_executes_nothing(tmp_path):
+    (tmp_path / "evil.pkl").write_bytes(
+        b"cos\nsystem\n(S'touch " + str(tmp_path / "x").encode() + b"'\ntR."
+    )
+    text = job(tmp_path / "out", model=str(tmp_path / "evil.pkl"), expect=1)
+    assert "os.system" in text or "posix.system" in text
+    assert not (tmp_path / "x").exists()
