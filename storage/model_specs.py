@@ -18,7 +18,8 @@ from regimes.storage.checkpoints import identify_checkpoint, import_checkpoint
 from regimes.storage.denoisers import ClosedFormRecipe, DenoiserRecipe
 from regimes.storage.images import ImagesRecipe, Subset, decode_source, ingest
 
-_FORMS = ("empirical:", "wiener:")
+CLOSED_FORMS = ("empirical:", "wiener:")
+"""What the name of a closed form begins with."""
 _SUFFIXES = (".pkl", ".pt", ".safetensors")
 _FILES = ("model_index.json", "network.json", "weights.safetensors")
 
@@ -72,7 +73,7 @@ def import_model(store: Store, spec: str, *, max_images: int | None = None) -> D
 
 
 def _is_closed_form(spec: str) -> bool:
-    return spec.startswith(_FORMS) and not Path(spec).exists()
+    return spec.startswith(CLOSED_FORMS) and not Path(spec).exists()
 
 
 def _source(spec: str) -> str:

@@ -129,8 +129,15 @@ def read_options(
     flat = tyro.conf.arg(name="")
     fields = [(f"part{i}", Annotated[type(d), flat]) for i, d in enumerate(defaults)]
     command = dataclasses.make_dataclass("command", fields)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if {"-h", "--help"} & set(arguments):
+        print(about.strip(), end="\n\n")  # tyro would wrap the examples into one paragraph
     parsed = tyro.cli(
-        command, default=command(*defaults), args=argv, prog=f"regimes {job}", description=about
+        command,
+        default=command(*defaults),
+        args=arguments,
+        prog=f"regimes {job}",
+        description="Every option, with its default:",
     )
     return tuple(getattr(parsed, name) for name, _ in fields)
 

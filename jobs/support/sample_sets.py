@@ -21,24 +21,16 @@ from regimes.images.arrays import ArraySource, row_ids
 from regimes.images.names import seed_ids
 from regimes.images.selection import Selection
 from regimes.images.sources import ImageSource, open_source
-from regimes.images.split import Split
 from regimes.jobs.support.result_folder import slug
 from regimes.samplers.edm import SamplerConfig
 from regimes.scores.features import Ids
 from regimes.storage.artifacts import RECIPE, Artifact, Recipe, Store
-from regimes.storage.checkpoints import identify_checkpoint, import_checkpoint
-from regimes.storage.denoisers import ClosedFormRecipe, DenoiserRecipe
 from regimes.storage.filesystem import Location
-from regimes.storage.images import ImagesRecipe, decode_source, ingest
-from regimes.storage.images import Subset as TrainSet
+from regimes.storage.model_specs import CLOSED_FORMS, identify_model, import_model, is_model
 from regimes.storage.samples import SamplesRecipe
 from regimes.storage.seeds import Seeds
 from regimes.storage.tables import read_rows
 
-CLOSED_FORMS = ("empirical", "wiener")
-_FORMS = tuple(f"{form}:" for form in CLOSED_FORMS)
-_MODEL_SUFFIXES = (".pkl", ".pt", ".safetensors")
-_MODEL_FILES = ("model_index.json", "network.json", "weights.safetensors")
 _IMAGE_ARTIFACTS = ("samples", "images")
 _ARRAYS = (".npy", ".npz")
 
@@ -85,14 +77,7 @@ class ModelSet:
 
     def prepare(self, store: Store) -> None:
         """Bring the model into the store, where workers find it."""
-        denoiser = self.recipe.denoiser
-        if isinstance(denoiser, ClosedFormRecipe):
-            images = denoiser.train.images
-            if isinstance(images, ImagesRecipe) and store.missing([images]):
-                source = open_source(self.spec.partition(":")[2])
-                ingest(store, images, decode_source(source, images))
-        else:
-            import_checkpoint(store, self.spec)
+        import_model(store, self.spec)
 
     def made(self, store: Store) -> SourceSet:
         """The samples, once they are in the store."""
@@ -143,7 +128,7 @@ def set_names(specs: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
 
 def _distinct_tails(specs: Sequence[str]) -> list[str]:
     """Last parts of paths, as few as make them differ; closed forms keep their word."""
-    forms = [spec.partition(":")[0] if spec.startswith(_FORMS) else "" for spec in specs]
+    forms = [spec.partition(":")[0] if spec.startswith(CLOSED_FORMS) else "" for spec in specs]
     parts = [re.split(r"[/:#]+", spec.rstrip("/")) for spec in specs]
     tails: list[str] = []
     for depth in range(1, max(map(len, parts)) + 1):
@@ -169,44 +154,19 @@ def open_set(name: str, spec: str, sampling: Sampling) -> SetOfSamples:
         BadSource, BadCheckpoint: if there is nothing there, or nothing known.
         ConfigError: if a model has no seeds to be sampled for.
     """
-    denoiser = _identify_model(spec)
-    if denoiser is None:
+    if not is_model(spec):
         return SourceSet(name=name, spec=spec, source=_chosen(_open_images(spec), sampling))
     if sampling.seeds is None:
         raise ConfigError(
             f"{spec}: a model, which is sampled for --seeds; pass them, as in --seeds 0-999"
         )
     recipe = SamplesRecipe(
-        denoiser=denoiser,
+        denoiser=identify_model(spec),
         sampler=sampling.sampler,
         seeds=Seeds.parse(sampling.seeds),
         seeds_per_unit=sampling.batch_size,
     )
     return ModelSet(name=name, spec=spec, recipe=recipe)
-
-
-def _identify_model(spec: str) -> DenoiserRecipe | None:
-    """The denoiser that a set names, or None if it is a set of images."""
-    form, colon, data = spec.partition(":")
-    if colon and form in CLOSED_FORMS and not Path(spec).exists():
-        return _closed_form(form, data)
-    path = Path(spec)
-    folder = path.is_dir() and any((path / file).exists() for file in _MODEL_FILES)
-    if folder or path.suffix in _MODEL_SUFFIXES:
-        return identify_checkpoint(path)
-    return None
-
-
-def _closed_form(form: str, data: str) -> ClosedFormRecipe:
-    """The closed form of all images of a source."""
-    source = open_source(data)
-    recipe = ImagesRecipe(
-        fingerprint=source.fingerprint, image_size=None, channels=None, skip_bad=False
-    )
-    count = len(source.ids)
-    split = Split(num_images=count, seed=None, parts=1)
-    train = TrainSet(images=recipe, split=split, half="A", size=count)
-    return ClosedFormRecipe(form="empirical" if form == "empirical" else "wiener", train=train)
 
 
 def _open_images(spec: str) -> ImageSource:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 
 import job_runs
@@ -16,8 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from regimes.checkpoints import load_safetensors
 from regimes.images.pixels import to_uint8
 from regimes.jobs import train
-from regimes.jobs.support.training import TrainExperiment
+from regimes.jobs.support.training import TrainExperiment, make_plan
 from regimes.samplers.edm import SamplerConfig, sample_seeds
+from regimes.storage.artifacts import Store
+from regimes.storage.networks import network_checkpoint
+from regimes.training.architectures import NetworkConfig
+from regimes.training.network import EDMTrainingConfig
 
 SMALL = (
     *("--source", "digits", "--max-images", "32", "--width", "8", "--channel-mult", "1"),
@@ -25,6 +30,10 @@ SMALL = (
     *("--lr-rampup-kimg", "0.2", "--ema-halflife-kimg", "0.1", "--name", "small"),
 )
 STEPS = 40
+NETWORK = NetworkConfig(width=8, channel_mult=(1,), num_blocks=1, attn_resolutions=(8,))
+TRAINING = EDMTrainingConfig(
+    batch_size=16, duration_kimg=0.64, lr_rampup_kimg=0.2, ema_halflife_kimg=0.1
+)
 SHORT = (*SMALL, "--duration-kimg", "0.64")
 
 
@@ -95,7 +104,15 @@ def test_another_network_under_the_same_name_is_refused(finished):
 
 
 def test_interrupted_run_goes_on_and_ends_with_the_same_bytes(finished, tmp_path):
-    long = (*SMALL, "--duration-kimg", "8", "--checkpoint-kimg", "0.16", "--output", str(tmp_path))
+    long = (
+        *SMALL,
+        "--duration-kimg",
+        "2.4",
+        "--checkpoint-kimg",
+        "0.16",
+        "--output",
+        str(tmp_path),
+    )
     process = job_runs.start_job("train", *long)
     job_runs.wait_for(lambda: list((tmp_path / "checkpoints").rglob("state.safetensors")), process)
     process.send_signal(signal.SIGTERM)
@@ -129,17 +146,34 @@ def test_two_workers_train_the_network_that_one_process_trains(finished, tmp_pat
 
 
 def test_killed_worker_is_replaced_and_training_goes_on(tmp_path):
-    options = (*SMALL, "--duration-kimg", "24", "--checkpoint-kimg", "0.16")
+    options = (*SMALL, "--duration-kimg", "4.8", "--checkpoint-kimg", "0.16")
     options = (*options, "--output", str(tmp_path), "--workers", "2", "--device", "cpu")
     process = job_runs.start_job("train", *options)
     job_runs.wait_for(lambda: list((tmp_path / "checkpoints").rglob("state.safetensors")), process)
     victims = job_runs.wait_for(lambda: job_runs.workers(process, "RayTrainWorker"), process)
     victims[-1].kill()
     text = job_runs.finish(process, 0)
-    assert "trained: 1500 steps" in text
+    assert "trained: 300 steps" in text
     assert "Traceback" not in text
     curve = pq.read_table(tmp_path / "train/small/training.parquet").to_pydict()
-    assert curve["step"] == list(range(3, 1501, 3))
+    assert curve["step"] == list(range(1, 301))
+
+
+def test_what_stops_the_workers_is_said_in_one_line(tmp_path):
+    experiment = TrainExperiment(source="digits", max_images=32, network=NETWORK, training=TRAINING)
+    recipe = make_plan(experiment).recipe.network
+    network_checkpoint(Store(str(tmp_path)), recipe).write("state.safetensors", b"cut short")
+    text = run(tmp_path, "--workers", "2", "--device", "cpu", expect=1)
+    lines = [line for line in text.splitlines() if not line.startswith("images")]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {tmp_path}/checkpoints/{recipe.address}/state.safetensors")
+    assert "delete it and run the same command again" in lines[0]
+
+
+def test_more_workers_than_cpus_are_refused(tmp_path):
+    text = run(tmp_path, "--workers", "4000", "--device", "cpu", expect=1)
+    assert re.search(r"^error: workers: expected at most \d+, the CPUs of this machine", text, re.M)
+    assert "Traceback" not in text
 
 
 @pytest.mark.parametrize(

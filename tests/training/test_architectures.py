@@ -61,9 +61,7 @@ def test_preconditioning_and_loss_go_together(precond, preconditioning, loss):
 
 
 def test_asking_by_default_and_by_number_is_the_same():
-    named = NetworkConfig(
-        width=128, channel_mult=(2, 2, 2), num_blocks=4, attn_resolutions=(16,)
-    )
+    named = NetworkConfig(width=128, channel_mult=(2, 2, 2), num_blocks=4, attn_resolutions=(16,))
     assert NetworkConfig() != named
     assert NetworkConfig().resolved() == named.resolved() == named
 

@@ -93,7 +93,5 @@ def test_labels_reach_the_denoiser(torch_rng):
         return x
 
     classes, conditions = torch.eye(2), torch.rand((2, 9), generator=torch_rng)
-    weighted_error(
-        denoiser, VELoss(), y, sigma, y, class_labels=classes, augment_labels=conditions
-    )
+    weighted_error(denoiser, VELoss(), y, sigma, y, class_labels=classes, augment_labels=conditions)
     assert seen == [(classes, conditions)]

@@ -46,7 +46,13 @@ class Reference:
         one = torch.ones_like(s)
         if self.precond == "edm":
             total = s**2 + 0.25
-            return 0.25 / total, s * 0.5 / total.sqrt(), total**-0.5, s.log() / 4, total / (s / 2) ** 2
+            return (
+                0.25 / total,
+                s * 0.5 / total.sqrt(),
+                total**-0.5,
+                s.log() / 4,
+                total / (s / 2) ** 2,
+            )
         if self.precond == "vp":
             time = ((0.1**2 + 2 * 19.9 * (1 + s**2).log()).sqrt() - 0.1) / 19.9
             return one, -s, (1 + s**2) ** -0.5, 999 * time, s**-2
@@ -345,7 +351,10 @@ def test_options_that_cannot_train_are_refused_by_name(options, message):
     [
         ({"images": some_images()[:, :, :7]}, "images: expected square ones, got 20 of 8x7"),
         ({"microbatch": 0}, "microbatch: expected at least 1, got 0"),
-        ({"workers": Recorded(0, 13)}, r"workers: expected at most one per image of a batch \(12\)"),
+        (
+            {"workers": Recorded(0, 13)},
+            r"workers: expected at most one per image of a batch \(12\)",
+        ),
         (
             {"network": dataclasses.replace(NETWORK, conditional=True)},
             "conditional: expected images with class labels, found none",

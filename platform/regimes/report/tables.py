@@ -14,8 +14,10 @@ _SCORES: dict[str, dict[str, str]] = {
         "gl": "GL: samples that are not copies",
         "gl_heldout": "GL of real held-out images",
         "gl_wiener": "GL of the linear denoiser",
+        "gl_unflipped": "GL, flips of training images not counted as copies",
         "gl_published": "GL at the published threshold",
         "ratio": "Ratio test: samples far nearer to one training image than to all others",
+        "ratio_unflipped": "Ratio test, flips not counted",
         "ratio_heldout": "Ratio test on real held-out images",
     },
     "Reproducibility": {
