@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -237,7 +238,7 @@ def test_shares_cover_a_batch_once():
         bounds = [share(Recorded(rank, count), 10) for rank in range(count)]
         assert bounds[0][0] == 0
         assert bounds[-1][1] == 10
-        assert all(a[1] == b[0] for a, b in zip(bounds, bounds[1:]))
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(bounds))
 
 
 def test_seed_determines_the_initial_weights():

@@ -278,15 +278,17 @@ def answer(found: ReproducibilityStudy) -> tuple[str, str]:
     """Do the models make the same images: what was found, and at other thresholds."""
     rules, seeds = found.rules, found.num_seeds
     share, chance = _span(found, "rp"), found.chance("rp")
-    who = " and ".join(found.names) if len(found.names) == 2 else "Two of the models"
+    pair = " and ".join(found.names) if len(found.names) == 2 else None
     if not any(agrees(score) for score in found.of("rp").values()):
+        nobody = f"{pair} do not agree" if pair else "No two models agree"
         first = (
-            f"{who} do not agree more often than chance: {share} of {seeds} seeds, "
+            f"{nobody} more often than chance: {share} of {seeds} seeds, "
             f"{percent(chance)} of images of different seeds."
         )
     else:
         first = (
-            f"{who} make the same image from the same noise for {share} of {seeds} seeds; "
+            f"{pair or 'Two of the models'} make the same image from the same noise for {share} of "
+            f"{seeds} seeds; "
             f"images of different seeds are as similar in {percent(chance)} of cases."
         )
     calibrated, error = _span(found, "rp_calibrated"), _span(found, "mae_score")
@@ -305,10 +307,10 @@ def agrees(score: Score) -> bool:
 
 
 def _span(found: ReproducibilityStudy, name: str) -> str:
-    """``62% (A, B) to 91% (C, D)``, or one number if there is one pair."""
+    """``62% (A, B) to 91% (C, D)``, or one number if all pairs have the same."""
     scores = found.of(name)
     lowest, highest = found.extremes(name)
-    if len(scores) == 1:
+    if percent(scores[lowest].value) == percent(scores[highest].value):
         return percent(scores[lowest].value)
     low, high = (f"{percent(scores[p].value)} ({', '.join(p)})" for p in (lowest, highest))
     return f"{low} to {high}"
