@@ -19,6 +19,7 @@ from regimes.errors import ConfigError
 from regimes.images.pixels import Images, to_float
 from regimes.images.sources import open_source
 from regimes.jobs.support import console
+from regimes.jobs.support.comparison import LARGEST_WHITENING
 from regimes.jobs.support.console import RunOptions, Stage
 from regimes.jobs.support.cost import print_plan
 from regimes.jobs.support.evidence import read_evidence
@@ -42,10 +43,6 @@ from regimes.storage.seeds import Seeds
 from regimes.training.architectures import NetworkConfig
 from regimes.training.ensemble import TrainingConfig
 from regimes.training.network import EDMTrainingConfig
-
-LARGEST_WHITENING = (
-    12_288  # values per image (64x64x3): the transform takes their square, in float64
-)
 
 PRESETS: dict[str, MemorizationExperiment] = {
     "digits": MLPExperiment(),

@@ -28,6 +28,8 @@ from regimes.errors import BadCheckpoint, ConfigError
 from regimes.storage.artifacts import RECIPE, Recipe, Store, to_json
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+NETWORK_FILES = (WEIGHTS, "model.safetensors")
+"""What a folder of a trained network holds: an artifact, or the results of the train job."""
 _UNET, _SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
 _PIPELINE_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -121,8 +123,9 @@ def _find_folder(path: Path) -> _Found:
         return _find_pipeline(path)
     if (path / "network.json").exists() and (path / RECIPE).exists():
         return _find_model(path)
-    if (path / WEIGHTS).exists():
-        return _find(path / WEIGHTS)
+    for name in NETWORK_FILES:
+        if (path / name).exists():
+            return _find(path / name)
     raise BadCheckpoint(
         f"{path}: expected a folder saved by a diffusers pipeline (with model_index.json), or that of "
         "a model artifact"

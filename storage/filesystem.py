@@ -128,6 +128,27 @@ class Location:
             if i.type == pafs.FileType.File and ".tmp-" not in i.base_name
         }
 
+    def names(self) -> list[str]:
+        """Paths of all files below the folder, relative to it, sorted; empty if there is no folder."""
+        selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=True)
+        try:
+            infos = self.filesystem.get_file_info(selector)
+        except OSError as error:
+            raise StorageFailure(f"{self.uri}: cannot be listed ({_reason(error)})") from error
+        start = len(self.path.rstrip("/")) + 1
+        return sorted(i.path[start:] for i in infos if i.type == pafs.FileType.File)
+
+    def delete(self, name: str) -> None:
+        """Delete one file, if it exists."""
+        try:
+            self.filesystem.delete_file(f"{self.path}/{name}")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageFailure(
+                f"{self.uri}/{name}: cannot be removed ({_reason(error)})"
+            ) from error
+
     def remove(self) -> None:
         """Delete the folder with everything in it, if it exists."""
         try:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from regimes.errors import BadSource
 from regimes.images.pixels import Images
 from regimes.images.sources import ImageSource, load_images, load_labels
 from regimes.images.split import Half, Split
@@ -59,9 +60,11 @@ class Decoded:
     images: Images
     """(N, H, W, C) uint8."""
     labels: npt.NDArray[np.int64] | None
-    """(N,) classes, if the source knows them."""
+    """(N,) classes, if the source has some that can be used."""
     left_out: list[str]
     """Messages of the images that could not be decoded."""
+    label_problem: str | None = None
+    """Why labels cannot be used; most work needs none."""
 
 
 def decode_source(source: ImageSource, recipe: ImagesRecipe) -> Decoded:
@@ -72,7 +75,10 @@ def decode_source(source: ImageSource, recipe: ImagesRecipe) -> Decoded:
         channels=recipe.channels,
         skip_bad=recipe.skip_bad,
     )
-    return Decoded(ids, images, load_labels(source, ids), left_out)
+    try:
+        return Decoded(ids, images, load_labels(source, ids), left_out)
+    except BadSource as error:
+        return Decoded(ids, images, None, left_out, str(error))
 
 
 def ingest(store: Store, recipe: ImagesRecipe, decoded: Decoded) -> None:

@@ -14,14 +14,14 @@ from regimes.errors import ConfigError
 from regimes.images.sources import open_source
 from regimes.images.split import Split
 from regimes.storage.artifacts import Store
-from regimes.storage.checkpoints import identify_checkpoint, import_checkpoint
+from regimes.storage.checkpoints import NETWORK_FILES, identify_checkpoint, import_checkpoint
 from regimes.storage.denoisers import ClosedFormRecipe, DenoiserRecipe
 from regimes.storage.images import ImagesRecipe, Subset, decode_source, ingest
 
 CLOSED_FORMS = ("empirical:", "wiener:")
 """What the name of a closed form begins with."""
 _SUFFIXES = (".pkl", ".pt", ".safetensors")
-_FILES = ("model_index.json", "network.json", "weights.safetensors")
+_FILES = ("model_index.json", "network.json", *NETWORK_FILES)
 
 
 def is_model(spec: str) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from regimes.denoisers.compute import Compute
+from regimes.errors import NotFiniteSamples
 from regimes.images.pixels import to_uint8
 from regimes.noise import SeedNoise
 from regimes.samplers.edm import SamplerConfig, sample_seeds
@@ -60,7 +61,7 @@ def make_samples(
     """Sample one unit and write its shard.
 
     Raises:
-        FloatingPointError: if a sample is not finite; its seed is named.
+        NotFiniteSamples: if a sample is not finite; its seed is named.
     """
     seeds = recipe.unit_seeds(unit)
     x = sample_seeds(
@@ -75,8 +76,9 @@ def make_samples(
     )
     if not bool(torch.isfinite(x).all()):
         bad = [s for s, row in zip(seeds, x, strict=True) if not bool(torch.isfinite(row).all())]
-        raise FloatingPointError(
-            f"{recipe.denoiser.label}: samples of seeds {bad[:5]} are not finite"
+        raise NotFiniteSamples(
+            f"{recipe.denoiser.label}: samples of seeds {bad[:5]} are not finite; the model has "
+            "diverged, or does not fit these sampler options"
         )
     columns: dict[str, Values] = {"image": to_uint8(x)}
     if loaded.num_classes:

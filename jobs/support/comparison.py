@@ -15,6 +15,7 @@ from regimes.samplers.edm import SamplerConfig
 from regimes.studies.reproducibility import Rules, SampleSet
 
 LARGEST_WHITENING = 12_288  # values per image (64x64x3): the transform takes their square
+_RIDGE = 0.5
 _FIT_BYTES = 2**28  # of the float64 pixels that a descriptor is fitted to
 
 
@@ -49,7 +50,7 @@ class ReproducibilityExperiment:
     """How images are compared."""
     fit: str | None = None
     """Images that whitening is fitted to, such as real ones; by default the compared samples."""
-    ridge: float = 0.5
+    ridge: float = _RIDGE
     """Regularisation of the whitening, in units of the mean eigenvalue."""
     batch_size: int = 64
     """Seeds per batch where a model is sampled; changes its images by rounding only."""
@@ -74,9 +75,9 @@ class ReproducibilityExperiment:
             )
         if not self.ridge > 0:
             raise ConfigError(f"--ridge: expected a number above 0, got {self.ridge}")
-        if self.fit is not None and self.descriptor == "pixels":
+        if self.descriptor == "pixels" and (self.fit is not None or self.ridge != _RIDGE):
             raise ConfigError(
-                "--fit: the descriptor pixels is not fitted to anything; leave it out"
+                "--fit, --ridge: the descriptor pixels is not fitted to anything; leave them out"
             )
 
     @property

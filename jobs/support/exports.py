@@ -3,23 +3,117 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, Literal
+from dataclasses import dataclass
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regimes.images.names import sample_name
+from regimes.errors import ConfigError
+from regimes.images.names import parse_seed, sample_name
 from regimes.images.writing import Member, encode_png, stream_npz
-from regimes.storage.artifacts import Artifact, FileEntry
+from regimes.storage.artifacts import (
+    MANIFEST,
+    RECIPE,
+    Artifact,
+    FileEntry,
+    Recipe,
+    to_json,
+)
 from regimes.storage.filesystem import Location
+from regimes.storage.samples import SamplesRecipe
 from regimes.storage.tables import iter_shards
 
 Format = Literal["png", "npz", "parquet"]
+_FILES = {"npz": "samples.npz", "parquet": "samples.parquet"}
 WRITERS = 8  # files in flight: encoding releases the interpreter, object stores answer slowly
 _CHUNK_BYTES = 2**22
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRecipe(Recipe):
+    """What determines the files of an output folder."""
+
+    kind: ClassVar[str] = "export"
+    code_version: ClassVar[int] = 1
+
+    samples: SamplesRecipe
+    format: Format
+    subdirs: bool
+
+
+def is_exported(target: Artifact) -> bool:
+    """Whether a folder holds exactly this export, as it was written."""
+    if not target.is_complete() or target.stored_recipe() != to_json(target.recipe):
+        return False
+    target.verify()
+    return True
+
+
+def check_target(target: Artifact, *, replace: bool) -> None:
+    """Refuse to mix images of two configurations, or ours with those of others, in one folder.
+
+    Args:
+        target: the folder, with the ``ExportRecipe`` of what is to be written.
+        replace: whether an earlier export may be replaced.
+
+    Raises:
+        ConfigError: if the folder holds what must not be mixed with this export.
+    """
+    uri, found = target.location.uri, target.stored_recipe()
+    if found is None:
+        foreign = _images(target.location)
+        if foreign:
+            raise ConfigError(
+                f"{uri}: holds {len(foreign)} images that this job did not write ({foreign[0]}); "
+                "choose another --output"
+            )
+        return
+    before, asked = _parts(found), _parts(to_json(target.recipe))
+    if before["samples"] != asked["samples"] and not replace:
+        raise ConfigError(
+            f"{uri}: holds samples of another configuration; choose another --output, or pass "
+            "--no-resume to replace them"
+        )
+
+
+def claim(target: Artifact, *, replace: bool) -> None:
+    """Take away what does not belong beside this export, and mark the folder as its own.
+
+    From here on an interrupted export can be told from a complete one: there is no manifest.
+    """
+    location, found = target.location, target.stored_recipe()
+    location.delete(MANIFEST)
+    if found is not None:
+        before, asked = _parts(found), _parts(to_json(target.recipe))
+        same = before["samples"] == asked["samples"] and not replace
+        pngs_stay = same and (asked["format"] != "png" or before["subdirs"] == asked["subdirs"])
+        for name in _images(location):
+            if not same or (name.endswith(".png") and not pngs_stay):
+                location.delete(name)
+    location.write(RECIPE, to_json(target.recipe).encode())
+
+
+def _parts(recipe: str) -> dict[str, Any]:
+    """An export's recipe; empty parts if a folder holds another kind of recipe."""
+    try:
+        found = json.loads(recipe)
+    except ValueError:
+        found = {}
+    return {key: found.get(key) for key in ("samples", "format", "subdirs")}
+
+
+def _images(location: Location) -> list[str]:
+    """Files in a folder that are named as an export names them."""
+    return [
+        name
+        for name in location.names()
+        if name in _FILES.values() or (name.endswith(".png") and parse_seed(name) is not None)
+    ]
 
 
 def export(samples: Artifact, target: Artifact, format: Format, *, subdirs: bool) -> None:
@@ -34,7 +128,7 @@ def export(samples: Artifact, target: Artifact, format: Format, *, subdirs: bool
     if format == "png":
         entries = list(_pngs(samples, target, subdirs))
     elif format == "npz":
-        entries = [_stream(target, "samples.npz", lambda file: _npz(samples, file), samples)]
+        entries = [_stream(target, _FILES[format], lambda file: _npz(samples, file), samples)]
     else:
         entries = [
             _stream(target, "samples.parquet", lambda file: _parquet(samples, file), samples)

@@ -52,7 +52,8 @@ class SourceSet:
     def about(self) -> str:
         """Where the images are, in words."""
         numbered = list(self.source.ids) == row_ids(len(self.source.ids))
-        if Path(self.spec).suffix.lower() in _ARRAYS and numbered:
+        path = Path(self.spec)
+        if numbered and (path.suffix.lower() in _ARRAYS or path.is_dir()):
             return f"{self.spec} (numbered by row, from 0)"
         return self.spec
 
@@ -155,7 +156,7 @@ def open_set(name: str, spec: str, sampling: Sampling) -> SetOfSamples:
         ConfigError: if a model has no seeds to be sampled for.
     """
     if not is_model(spec):
-        return SourceSet(name=name, spec=spec, source=_chosen(_open_images(spec), sampling))
+        return SourceSet(name=name, spec=spec, source=_chosen(open_images(spec), sampling))
     if sampling.seeds is None:
         raise ConfigError(
             f"{spec}: a model, which is sampled for --seeds; pass them, as in --seeds 0-999"
@@ -169,10 +170,13 @@ def open_set(name: str, spec: str, sampling: Sampling) -> SetOfSamples:
     return ModelSet(name=name, spec=spec, recipe=recipe)
 
 
-def _open_images(spec: str) -> ImageSource:
-    is_folder = "://" in spec or Path(spec).is_dir()
-    kind = _artifact_kind(spec) if is_folder else None
-    if kind in _IMAGE_ARTIFACTS:
+def open_images(spec: str) -> ImageSource:
+    """Images that exist: any source, or the folder of a samples or images artifact.
+
+    Raises:
+        BadSource: if there is nothing there, or nothing known.
+    """
+    if is_artifact(spec):
         return _open_artifact(Artifact(Location(spec), _Found()))
     if "://" in spec:
         raise BadSource(
@@ -180,6 +184,12 @@ def _open_images(spec: str) -> ImageSource:
             "s3://bucket/regimes/artifacts/samples/...; copy other images to this machine"
         )
     return open_source(spec)
+
+
+def is_artifact(spec: str) -> bool:
+    """Whether these images are an artifact, of samples or of images."""
+    is_folder = "://" in spec or Path(spec).is_dir()
+    return is_folder and _artifact_kind(spec) in _IMAGE_ARTIFACTS
 
 
 def _artifact_kind(spec: str) -> str | None:

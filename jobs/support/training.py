@@ -130,7 +130,9 @@ def make_plan(experiment: TrainExperiment) -> Plan:
             f"--source: expected square images, found {width}x{height}; pass --image-size to crop"
         )
     if experiment.network.conditional and decoded.labels is None:
-        raise ConfigError("--conditional: the source does not say the class of an image")
+        raise ConfigError(
+            f"--conditional: {decoded.label_problem or 'the source does not say the class of an image'}"
+        )
     network = _network_recipe(experiment, images, len(decoded.images))
     return Plan(
         experiment=experiment,

@@ -50,6 +50,10 @@ class StorageFailure(RegimesError):
     """The output location is read-only, full or out of reach."""
 
 
+class NotFiniteSamples(RegimesError):
+    """A model made samples that hold NaN or infinite values."""
+
+
 class IdMismatch(RegimesError):
     """Two sets that must describe the same items do not."""
 
@@ -64,3 +68,7 @@ class BadCheckpoint(RegimesError):
 
 class UnsafeCheckpoint(BadCheckpoint):
     """A checkpoint asks for something that is not plain data; nothing of it was executed."""
+
+
+class BadDescriptor(RegimesError):
+    """A descriptor's weights cannot be had or used, or its features are not what they must be."""

@@ -112,3 +112,17 @@ def test_the_configuration_is_readable_json(tmp_path):
         config = json.loads(file.metadata()["regimes.unet/1"], parse_constant=pytest.fail)
     assert config["preconditioning"] == "EDMPrecond"
     assert config["label_dim"] == 4
+
+
+def test_weights_of_other_precision_are_float32_and_those_that_are_not_finite_refused(tmp_path):
+    config, state = read_edm(DATA / "ddpmpp-vp-uncond.pkl")
+    half = {name: value.to(torch.float16) for name, value in state.items()}
+    save((config, half), tmp_path / "half.safetensors")
+    loaded = load_safetensors(tmp_path / "half.safetensors")
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert loaded(torch.zeros(1, *loaded.image_shape), 1.0).isfinite().all()
+    first = next(iter(state))
+    state[first] = torch.full_like(state[first], torch.nan)
+    save((config, state), tmp_path / "nan.safetensors")
+    with pytest.raises(BadCheckpoint, match=f"{first}: expected finite"):
+        load_safetensors(tmp_path / "nan.safetensors")

@@ -205,3 +205,13 @@ def test_denoiser_has_the_range_and_levels_of_its_preconditioning():
     assert (denoiser.sigma_min, denoiser.sigma_max) == (IDDPM().sigma_min, IDDPM().sigma_max)
     sigma = torch.tensor([0.5])
     assert torch.equal(denoiser.round_sigma(sigma), IDDPM().round_sigma(sigma))
+
+
+def test_iddpm_rounds_between_two_levels_as_the_published_networks_do():
+    # 1.4115... lies so near the middle of two levels that the rounding of torch.cdist decides.
+    sigma = torch.tensor([1.411514163017273])
+    u = IDDPM().u
+    distances = torch.cdist(sigma.reshape(1, -1, 1), u.reshape(1, -1, 1))
+    assert IDDPM().round_sigma(sigma) == u[distances.argmin()]
+    exact = u[(sigma.double() - u.double()).abs().argmin()]
+    assert abs(float(IDDPM().round_sigma(sigma) - exact)) < 0.01

@@ -313,11 +313,21 @@ def test_dropout_and_label_dropout_act_in_training_only(name):
     assert not torch.equal(certain.eval()(x, sigma, labels), certain(x, sigma))
 
 
+def test_unconditional_network_ignores_labels_as_edm_does():
+    denoiser = tiny(label_dim=0, augment_dim=0).eval()
+    x, sigma, labels = arguments(denoiser)
+    assert torch.equal(denoiser(x, sigma, labels), denoiser(x, sigma))
+
+
+def test_noise_levels_may_come_with_the_axes_of_images():
+    denoiser = tiny().eval()
+    x, sigma, labels = arguments(denoiser)
+    assert torch.equal(denoiser(x, sigma.reshape(-1, 1, 1, 1), labels), denoiser(x, sigma, labels))
+
+
 def test_labels_that_the_network_does_not_know_are_refused():
     denoiser = tiny(label_dim=0, augment_dim=0)
-    x, sigma, labels = arguments(denoiser)
-    with pytest.raises(ValueError, match="unconditional"):
-        denoiser(x, sigma, labels)
+    x, sigma, _ = arguments(denoiser)
     with pytest.raises(ValueError, match="augment_labels"):
         denoiser(x, sigma, None, torch.zeros(2, 9))
     with pytest.raises(ValueError, match=r"expected \(2, 3\), got \(2, 4\)"):

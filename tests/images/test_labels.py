@@ -187,3 +187,33 @@ def test_edm_archives_are_read_with_the_labels_they_were_written_with(tmp_path, 
     ids, images, _ = load_images(source)
     np.testing.assert_array_equal(images, pixels)
     assert load_labels(source, ids).tolist() == [5, 0, 0, 2, 9, 1]
+
+
+def test_labels_that_cannot_be_used_do_not_stop_work_that_needs_none(tmp_path, rng):
+    from regimes.storage.images import ImagesRecipe, decode_source
+
+    images = rng.integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
+    for name, content in (
+        ("partial", {"labels": [["0.png", 1]]}),
+        ("vectors", {"labels": [[f"{i}.png", [0.5, 0.5]] for i in range(3)]}),
+        ("nothing", {}),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        for i, image in enumerate(images):
+            (folder / f"{i}.png").write_bytes(encode_png(image))
+        (folder / "dataset.json").write_text(json.dumps(content))
+        recipe = ImagesRecipe(fingerprint="x", image_size=None, channels=None, skip_bad=False)
+        decoded = decode_source(open_source(str(folder)), recipe)
+        assert decoded.labels is None
+        assert "dataset.json" in decoded.label_problem
+        np.testing.assert_array_equal(decoded.images, images)
+
+
+def test_names_written_on_windows_are_found(tmp_path, rng):
+    (tmp_path / "00000").mkdir()
+    image = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    (tmp_path / "00000" / "a.png").write_bytes(encode_png(image))
+    pairs = {"labels": [["00000\\a.png", 2]]}
+    (tmp_path / "dataset.json").write_text(json.dumps(pairs))
+    assert open_source(str(tmp_path)).labels == [2]

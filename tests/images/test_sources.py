@@ -22,6 +22,7 @@ from regimes.images.decode import decode
 from regimes.images.pixels import pixel_vectors, to_float, to_uint8
 from regimes.images.sources import ArraySource, load_images, open_source
 from regimes.images.split import Split, other
+from regimes.images.writing import encode_png
 
 FORMATS = ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"]
 
@@ -520,3 +521,25 @@ def test_split_refuses_a_subset_larger_than_its_half(size):
 
 def test_the_other_half_is_the_other():
     assert (other("A"), other("B")) == ("B", "A")
+
+
+def test_every_damaged_byte_of_a_zip_is_one_line_or_harmless(tmp_path, rng):
+    good = tmp_path / "good.zip"
+    with zipfile.ZipFile(good, "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(2):
+            archive.writestr(
+                f"{i}.png", encode_png(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+            )
+    data = good.read_bytes()
+    refused = 0
+    for _ in range(300):
+        broken = bytearray(data)
+        broken[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        path = tmp_path / "broken.zip"
+        path.write_bytes(broken)
+        try:
+            load_images(open_source(str(path)))
+        except BadSource as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 100

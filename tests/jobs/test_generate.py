@@ -100,6 +100,8 @@ def test_formats_hold_the_same_images_and_a_second_run_computes_nothing(tmp_path
         *("001000/001000.png", "001000/001001.png"),
     ]
     assert "complete: nothing to compute; 5 images" in run("--subdirs")
+    with Image.open(tmp_path / "out" / names[0]) as png:
+        assert png.size == (8, 8)
     assert "1 units kept, 0 made" in run("--format", "npz")
     assert "1 units kept, 0 made" in run("--format", "parquet")
     arrays = np.load(tmp_path / "out" / "samples.npz")
@@ -119,6 +121,31 @@ def test_formats_hold_the_same_images_and_a_second_run_computes_nothing(tmp_path
     assert {image.tobytes() for image in arrays["images"]} <= train
     error = job(tmp_path / "out", *common[:-1], "5", model="empirical:digits", expect=1)
     assert "holds samples of another configuration" in error
+
+
+def test_folder_never_mixes_two_exports(tmp_path):
+    options = ("--max-images", "4", "--num-steps", "2")
+
+    def pngs() -> list[str]:
+        return sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.png"))
+
+    job(tmp_path, *options, "--seeds", "0-5", model="empirical:digits")
+    assert len(pngs()) == 6
+    job(tmp_path, *options, "--seeds", "0-5", "--subdirs", model="empirical:digits")
+    assert pngs() == [f"000000/{seed:06d}.png" for seed in range(6)]
+    job(tmp_path, *options, "--seeds", "0-2", "--no-resume", model="wiener:digits")
+    assert pngs() == ["000000.png", "000001.png", "000002.png"]
+    (tmp_path / "manifest.json").unlink()  # as after a kill in the middle of an export
+    error = job(tmp_path, *options, "--seeds", "0-1", model="wiener:digits", expect=1)
+    assert "holds samples of another configuration" in error
+
+
+def test_images_of_others_are_never_replaced(tmp_path):
+    (tmp_path / "000007.png").write_bytes(b"mine")
+    options = ("--max-images", "4", "--seeds", "0-1", "--num-steps", "2", "--no-resume")
+    text = job(tmp_path, *options, model="empirical:digits", expect=1)
+    assert "holds 1 images that this job did not write (000007.png)" in text
+    assert (tmp_path / "000007.png").read_bytes() == b"mine"
 
 
 def test_a_damaged_file_is_found_by_name(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from ingesting import ingest_source
 
+from regimes.errors import NotFiniteSamples
 from regimes.images.pixels import to_float, to_uint8
 from regimes.images.sources import ArraySource
 from regimes.images.split import Split
@@ -102,7 +103,7 @@ def test_samples_that_are_not_finite_name_their_seeds(store):
             return torch.where(torch.arange(len(x)).reshape(-1, 1, 1, 1) == 1, torch.nan, x)
 
     with pytest.raises(
-        FloatingPointError, match=r"wiener-n6-A: samples of seeds \[6\] are not finite"
+        NotFiniteSamples, match=r"wiener-n6-A: samples of seeds \[6\] are not finite"
     ):
         make_samples(store, recipe, 0, Loaded(Overflowing(), (1, 3, 3)))
     assert store.artifact(recipe).present() == set()

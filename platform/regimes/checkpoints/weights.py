@@ -94,7 +94,14 @@ def parse_safetensors(data: bytes, name: str) -> tuple[Config, dict[str, Tensor]
         raise BadCheckpoint(f"{name}: the configuration is not JSON ({error})") from error
     if not isinstance(config, dict):
         raise BadCheckpoint(f"{name}: the configuration is not a JSON object")
-    return config, state
+    return config, {key: _checked(f"{name}: {key}", value) for key, value in state.items()}
+
+
+def _checked(name: str, tensor: Tensor) -> Tensor:
+    """A tensor as the networks take it: float32, finite."""
+    if not tensor.is_floating_point() or not tensor.isfinite().all():
+        raise BadCheckpoint(f"{name}: expected finite floating-point numbers, found {tensor.dtype}")
+    return tensor.to(torch.float32)
 
 
 def load_safetensors(path: str | Path, device: str | torch.device = "cpu") -> UNetDenoiser:

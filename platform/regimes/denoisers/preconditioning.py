@@ -181,8 +181,11 @@ class IDDPM:
         return float(self.u[0])
 
     def _index(self, sigma: Tensor) -> Tensor:
-        u = self.u.to(sigma.device)
-        return (sigma.to(torch.float32).unsqueeze(-1) - u).abs().argmin(-1)
+        # By cdist, whose rounding decides between two levels where sigma is in their middle: for
+        # 0.2% of all sigmas the exact distance would pick the other one, and not EDM's image.
+        levels, wanted = self.u.to(sigma.device), sigma.to(torch.float32)
+        distances = torch.cdist(wanted.reshape(1, -1, 1), levels.reshape(1, -1, 1))
+        return distances[0].argmin(-1).reshape(sigma.shape)
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """See ``Preconditioning``."""
@@ -233,7 +236,7 @@ class Denoiser(nn.Module):
 
         Args:
             x: (..., C, H, W), noisy images; computed in float32 whatever the dtype.
-            sigma: (...) or a scalar, positive noise levels.
+            sigma: (...), (..., 1, 1, 1) or a scalar, positive noise levels.
             class_labels: (..., L) float32 one-hot rows, or None for "no class".
             augment_labels: (..., A) float32, how the images were augmented (training only); None
                 for "not augmented", also to networks that know no augmentation.
@@ -242,7 +245,10 @@ class Denoiser(nn.Module):
             (..., C, H, W) float32, the estimate of E[y | x].
         """
         x = x.to(torch.float32)
-        sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(x.shape[:-3])
+        sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
+        if sigma.ndim == x.ndim:  # (..., 1, 1, 1), as some samplers write it
+            sigma = sigma.flatten(-4)
+        sigma = sigma.expand(x.shape[:-3])
         c_skip, c_out, c_in, c_noise = self.preconditioning.coefficients(sigma)
         extra = () if augment_labels is None else (augment_labels,)
         F_x = self.network(_scale(c_in, x), c_noise, class_labels, *extra)

@@ -112,22 +112,17 @@ def open_npz(path: Path) -> ArraySource:
 def open_npz_folder(path: Path) -> ArraySource:
     """All .npz files of a folder, one after the other in the order of their names.
 
-    Ids are file and row (``samples-0/000012``) unless every file has its own; labels are there if
-    every file has them.
+    Ids are rows of all files together, as in the published dumps of samples, unless every file has
+    its own; labels are there if every file has them.
     """
     files = sorted(path.glob("*.npz"))
     read = [_read_npz(file) for file in files]
     shapes = {images.shape[1:] for images, _, _ in read}
     if len(shapes) > 1:
         raise BadSource(f"{path}: images differ in shape between the .npz files: {sorted(shapes)}")
-    own = all(ids is not None for _, ids, _ in read)
-    ids = [
-        image_id
-        for file, (images, given, _) in zip(files, read, strict=True)
-        for image_id in (
-            given if own and given else [f"{file.stem}/{row}" for row in row_ids(len(images))]
-        )
-    ]
+    own = [image_id for _, ids, _ in read for image_id in ids or ()]
+    all_own = all(ids is not None for _, ids, _ in read)
+    ids = own if all_own else row_ids(sum(len(images) for images, _, _ in read))
     given_labels = [np.asarray(labels) for _, _, labels in read if labels is not None]
     labels = np.concatenate(given_labels) if len(given_labels) == len(read) else None
     return ArraySource(str(path), np.concatenate([images for images, _, _ in read]), ids, labels)

@@ -74,7 +74,7 @@ class ZipSource:
         self.path, self.name = path, str(path)
         try:
             self._zip = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
             raise BadSource(f"{path}: not a readable zip archive; create it again") from error
         self.ids = sorted(n for n in self._zip.namelist() if is_image_name(n))
 
@@ -95,8 +95,10 @@ class ZipSource:
         name = f"{self.path}/{member}"
         try:
             return self._zip.read(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
             raise BadImage(f"{name}: damaged inside the archive; create it again") from error
+        except NotImplementedError as error:
+            raise BadImage(f"{name}: {error}; create the archive with deflate or stored") from error
         except RuntimeError as error:  # zipfile's word for an encrypted member
             raise BadImage(f"{name}: {error}; create the archive without a password") from error
 

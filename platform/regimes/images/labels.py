@@ -83,6 +83,8 @@ def _read_pairs(name: str, content: bytes) -> dict[str, int] | None:
         raise BadSource(f"{name}: expected a list of labels or null, got {type(pairs).__name__}")
     labels: dict[str, int] = {}
     for pair in pairs:
+        if _is_pair(pair):
+            pair = [pair[0].replace("\\", "/"), pair[1]]  # written on Windows
         if not _is_pair(pair) or labels.setdefault(pair[0], pair[1]) != pair[1]:
             raise BadSource(
                 f"{name}: expected each label as [name, integer of at least 0], once per name, got "

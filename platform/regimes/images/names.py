@@ -34,8 +34,9 @@ def seed_ids(ids: Sequence[str]) -> npt.NDArray[np.int64] | None:
             have as ids are of the form, too: they join by row.
 
     Returns:
-        (n,) int64, or None if an id is not ``000123.png``, ``000000/000123.png`` or ``123`` (with
-        or without zeros before it, up to six digits), or if two ids stand for one seed.
+        (n,) int64, or None if an id is not a number (``123``, or ``000123.png`` with any number of
+        zeros), alone or in the folder of its thousand (``000000/000123.png``), or if two ids stand
+        for one seed.
     """
     seeds = [parse_seed(image_id) for image_id in ids]
     if not seeds or None in seeds or len(set(seeds)) != len(seeds):
@@ -49,9 +50,4 @@ def parse_seed(image_id: str) -> int | None:
     if match is None:
         return None
     seed = int(match["digits"])
-    padded = match["digits"] == f"{seed:06d}"
-    if match["suffix"] is None:
-        known = match["folder"] is None and (padded or match["digits"] == str(seed))
-    else:
-        known = padded and match["folder"] in (None, f"{seed - seed % 1000:06d}")
-    return seed if known else None
+    return seed if match["folder"] in (None, f"{seed - seed % 1000:06d}") else None

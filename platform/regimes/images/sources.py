@@ -19,6 +19,7 @@ from regimes.images.arrays import ArraySource, open_digits, open_npy, open_npz, 
 from regimes.images.cifar import PARTS, Part, is_cifar10, open_cifar10
 from regimes.images.decode import SUFFIXES
 from regimes.images.folders import FolderSource, ZipSource
+from regimes.images.huggingface import HuggingFaceSource, is_huggingface
 from regimes.images.parquet import ParquetSource
 from regimes.images.pixels import Images, with_channels
 
@@ -74,6 +75,7 @@ def open_source(spec: str) -> ImageSource:
             * a folder, or a .zip, of images; EDM's datasets and generate.py's output are such
             * a .npy, or a .npz with key ``images``, ``samples`` or ``arr_0``; a folder of .npz
             * a .parquet file, or a folder of them
+            * a Hugging Face dataset on disk, one split
             * CIFAR-10's cifar-10-python.tar.gz, or its extracted folder: the training images;
               the test images with ``#test`` behind the path
 
@@ -122,7 +124,9 @@ def _open_file(path: Path) -> ImageSource:
 
 
 def _open_folder(path: Path) -> ImageSource:
-    """A folder of image files; without any, one of Parquet files, or of .npz files."""
+    """A dataset on disk, a folder of image files, or without any, of Parquet or of .npz files."""
+    if is_huggingface(path):
+        return HuggingFaceSource(path)
     source = FolderSource(path)
     if len(source.ids) == 0 and any(path.glob("*.parquet")):
         return ParquetSource(path)

@@ -61,7 +61,7 @@ class SamplerConfig:
     """Spacing of the levels of the edm discretization."""
     solver: Solver = "heun"
     """euler (order 1), heun (order 2), or dpmpp2m: DPM-Solver++(2M), order 2 at one evaluation per
-    step. dpmpp2m steps in x / s and ln sigma, so that schedule and scaling do not change it."""
+    step, in x / s and ln sigma, so that it takes no schedule and no scaling."""
     discretization: Discretization = "edm"
     """Which noise levels are visited."""
     schedule: ScheduleName = "linear"
@@ -79,7 +79,10 @@ class SamplerConfig:
     """Standard deviation of the added noise."""
 
     def __post_init__(self) -> None:
-        """Refuse what the sampler could not run, and options that would have no effect."""
+        """Refuse what the sampler could not run, or what would change nothing.
+
+        s_min, s_max and s_noise without churn are let pass, as EDM's own command lines have them.
+        """
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(
@@ -91,9 +94,19 @@ class SamplerConfig:
                 f"rho: spaces the levels of discretization edm only, got {self.rho} with "
                 f"{self.discretization}; leave it out"
             )
-        if self.s_churn > 0 and self.solver == "dpmpp2m":
+        if self.solver == "dpmpp2m":
+            self._check_multistep()
+
+    def _check_multistep(self) -> None:
+        """DPM-Solver++ steps in x / s and ln sigma: what changes the path in time has no effect."""
+        if self.s_churn > 0:
             raise ConfigError(
                 "s_churn: solver dpmpp2m is deterministic; expected 0, or solver euler or heun"
+            )
+        if (self.schedule, self.scaling) != ("linear", "none"):
+            raise ConfigError(
+                "schedule, scaling: solver dpmpp2m does not depend on them; expected linear and none, "
+                f"got {self.schedule} and {self.scaling}"
             )
 
     def _check_numbers(self) -> None:

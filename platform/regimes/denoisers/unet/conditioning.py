@@ -21,7 +21,8 @@ def add_labels(
 
     Args:
         emb: (B, E).
-        map_label: layer (., label_dim) -> (., E), or None for an unconditional network.
+        map_label: layer (., label_dim) -> (., E), or None for an unconditional network, which
+            ignores labels, as EDM's do.
         class_labels: (B, label_dim) or (1, label_dim), or None.
         gain: the labels are multiplied by it.
         dropout: probability of dropping a label.
@@ -30,11 +31,9 @@ def add_labels(
         (B, E).
 
     Raises:
-        ValueError: if labels are given to an unconditional network, or have another width.
+        ValueError: if labels have another width.
     """
     if map_label is None:
-        if class_labels is not None:
-            raise ValueError("class_labels: the network is unconditional, expected None")
         return emb
     width = int(map_label.in_features)  # type: ignore[arg-type]
     labels = emb.new_zeros((1, width)) if class_labels is None else class_labels.to(emb.dtype)
