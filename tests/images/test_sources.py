@@ -1,11 +1,9 @@
-"""Images: every kind of source gives the same pixels and ids, every mode obeys one rule."""
+"""Sources: every kind gives the same pixels and ids, and what cannot be read is named."""
 
 from __future__ import annotations
 
-import io
 import re
 import struct
-import warnings
 import zipfile
 import zlib
 
@@ -13,27 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
+from image_files import encode, ramp
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from regimes.errors import BadImage, BadSource, ConfigError
+from regimes.errors import BadImage, BadSource
 from regimes.images.decode import decode
-from regimes.images.pixels import pixel_vectors, to_float, to_uint8
 from regimes.images.sources import ArraySource, load_images, open_source
-from regimes.images.split import Split, other
-from regimes.images.writing import encode_png
-
-FORMATS = ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"]
-
-
-def encode(image, fmt="PNG", **options):
-    """A file of an array or a PIL image."""
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    sink = io.BytesIO()
-    image.save(sink, fmt, **options)
-    return sink.getvalue()
 
 
 @pytest.fixture
@@ -180,129 +164,6 @@ def test_digits_are_the_1797_images_of_scikit_learn():
     assert len(set(ids)) == 1797
     np.testing.assert_array_equal(np.round(images[..., 0] / 255 * 16), load_digits().images)
     assert sorted(set(images.flatten().tolist()))[::16] == [0, 255]
-
-
-# --- modes ---------------------------------------------------------------------------------------
-
-
-def ramp(*shape):
-    return np.arange(np.prod(shape), dtype=np.uint8).reshape(shape) * 3
-
-
-def test_gray_gives_one_channel():
-    gray = ramp(4, 5)
-    np.testing.assert_array_equal(decode(encode(Image.fromarray(gray)), "x")[..., 0], gray)
-
-
-def test_bilevel_gives_black_and_white():
-    bits = (ramp(4, 5) % 2).astype(bool)
-    found = decode(encode(Image.fromarray(bits)), "x")
-    np.testing.assert_array_equal(found[..., 0], bits * 255)
-
-
-def test_rgb_is_kept():
-    rgb = ramp(4, 5, 3)
-    np.testing.assert_array_equal(decode(encode(rgb), "x"), rgb)
-
-
-def over_white(colour, alpha):
-    a = alpha.astype(float)[..., None] / 255
-    return colour * a + 255 * (1 - a)
-
-
-def test_alpha_is_composited_over_white():
-    rgba = np.dstack([ramp(4, 5, 3), 255 - ramp(4, 5)])
-    found = decode(encode(Image.fromarray(rgba)), "x")
-    assert found.shape == (4, 5, 3)
-    assert np.abs(found - over_white(rgba[..., :3], rgba[..., 3])).max() <= 1
-
-
-def test_gray_with_alpha_is_composited_and_stays_gray():
-    la = np.dstack([ramp(4, 5), 255 - ramp(4, 5)])
-    found = decode(encode(Image.fromarray(la)), "x")
-    assert found.shape == (4, 5, 1)
-    assert np.abs(found - over_white(la[..., :1], la[..., 1])).max() <= 1
-
-
-def test_gray_with_a_transparent_level_is_composited():
-    gray = np.full((4, 4), 60, np.uint8)
-    gray[0] = 10
-    found = decode(encode(Image.fromarray(gray), transparency=10), "x")
-    assert found[..., 0].tolist() == [[255] * 4, [60] * 4, [60] * 4, [60] * 4]
-
-
-def palette_image():
-    image = Image.fromarray((ramp(4, 4) % 3).astype(np.uint8), "P")
-    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    return image
-
-
-@pytest.mark.parametrize("fmt", ["PNG", "GIF"])
-def test_palettes_are_expanded(fmt):
-    table = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90]])
-    expected = table[ramp(4, 4) % 3]
-    np.testing.assert_array_equal(decode(encode(palette_image(), fmt), "x"), expected)
-
-
-def test_transparent_palette_entry_becomes_white():
-    found = decode(encode(palette_image(), transparency=1), "x")
-    assert (found[ramp(4, 4) % 3 == 1] == 255).all()
-    assert (found[ramp(4, 4) % 3 == 0] == [10, 20, 30]).all()
-
-
-@pytest.mark.parametrize("fmt", ["PNG", "TIFF"])
-def test_16_bit_values_keep_their_high_byte(fmt):
-    wide = (np.arange(20, dtype=np.uint16) * 3271).reshape(4, 5)
-    found = decode(encode(Image.fromarray(wide), fmt), "x")
-    np.testing.assert_array_equal(found[..., 0], wide >> 8)
-
-
-def test_animation_gives_its_first_frame():
-    frames = [Image.fromarray(np.full((4, 4), v, np.uint8)) for v in (40, 200)]
-    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert set(decode(data, "x").flatten().tolist()) == {40}
-
-
-@pytest.mark.parametrize("fmt", FORMATS)
-def test_every_format_is_decoded_as_pillow_does(fmt, rng):
-    data = encode(rng.integers(0, 256, (6, 4, 3), dtype=np.uint8), fmt)
-    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    np.testing.assert_array_equal(decode(data, "x"), expected)
-
-
-@pytest.mark.parametrize(("height", "width"), [(10, 7), (7, 10), (8, 8), (3, 2)])
-def test_centre_crop_and_resize_equal_pillow(rng, height, width):
-    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    side, size = min(height, width), 4
-    top, left = (height - side) // 2, (width - side) // 2
-    square = Image.fromarray(image[top : top + side, left : left + side])
-    expected = np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(decode(encode(image), "x", image_size=size), expected)
-
-
-# --- what can be wrong ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fmt", FORMATS)
-def test_damaged_files_are_either_decoded_or_named(fmt, rng):
-    data = encode(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), fmt)
-    cases = [data[:cut] for cut in range(0, len(data), 11)]
-    for _ in range(100):
-        damaged = bytearray(data)
-        for position in rng.integers(0, len(data), 4):
-            damaged[position] = rng.integers(256)
-        cases.append(bytes(damaged))
-    messages = []
-    for case in cases:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                assert decode(case, "the-file").dtype == np.uint8
-            except BadImage as error:
-                messages.append(str(error))
-    assert len(messages) > 10
-    assert all(m.startswith("the-file: not a readable image (") for m in messages)
-    assert not any(" at 0x" in m for m in messages)
 
 
 def test_corrupt_image_is_named_with_the_remedy(tmp_path, pixels):
@@ -454,92 +315,3 @@ def test_image_larger_than_declared_by_its_header_is_refused():
     data += struct.pack(">I", zlib.crc32(chunk))
     with pytest.raises(BadImage, match="bomb: not a readable image"):
         decode(data, "bomb")
-
-
-# --- number formats and splits -------------------------------------------------------------------
-
-
-def test_uint8_survives_the_way_to_float_and_back():
-    values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-    x = to_float(values)
-    assert x.dtype == torch.float32
-    assert (float(x.min()), float(x.max())) == (-1.0, 1.0)
-    np.testing.assert_array_equal(to_uint8(x), values)
-    np.testing.assert_array_equal(to_uint8(x.double()), values)
-
-
-def test_to_uint8_is_edm_s_truncation_with_clipping():
-    x = torch.tensor([-5.0, -1.0, -1e-9, 0.0, 0.499 / 127.5, 0.99999, 1.0, 7.0]).reshape(
-        1, 1, 1, -1
-    )
-    expected = np.clip(127.5 * x.numpy().astype(np.float64) + 128, 0, 255).astype(np.uint8)
-    assert to_uint8(x.double()).flatten().tolist() == expected.flatten().tolist()
-    assert expected.flatten().tolist() == [0, 0, 127, 128, 128, 255, 255, 255]
-
-
-def test_to_float_moves_channels_first(pixels):
-    x = to_float(pixels)
-    assert x.shape == (5, 3, 6, 4)
-    assert float(x[2, 1, 5, 3]) == pytest.approx(pixels[2, 5, 3, 1] / 127.5 - 1, abs=1e-6)
-    np.testing.assert_array_equal(to_uint8(x), pixels)
-
-
-def test_pixel_vectors_are_the_float_values_in_row_major_order(pixels):
-    expected = to_float(pixels).permute(0, 2, 3, 1).flatten(1).numpy()
-    np.testing.assert_allclose(pixel_vectors(pixels), expected, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("n", [1797, 10, 11])
-def test_halves_are_disjoint_and_cover_everything(n):
-    split = Split(num_images=n, seed=3)
-    a, b = split.indices("A"), split.indices("B")
-    assert sorted([*a, *b]) == list(range(n))
-    assert (len(a), len(b)) == (n // 2, n - n // 2)
-
-
-def test_subsets_are_nested_and_start_their_half():
-    split = Split(num_images=100, seed=0)
-    for half in ("A", "B"):
-        for size in (1, 16, 50):
-            subset = split.subset(half, size)
-            assert len(subset) == size
-            np.testing.assert_array_equal(subset, split.indices(half)[:size])
-
-
-def test_split_depends_on_its_seed_and_is_shuffled():
-    orders = [Split(num_images=100, seed=s).indices("A").tolist() for s in (0, 1, 0)]
-    assert orders[0] == orders[2]
-    assert orders[0] != orders[1]
-    assert max(orders[0]) > 60
-
-
-@pytest.mark.parametrize("size", [0, 51])
-def test_split_refuses_a_subset_larger_than_its_half(size):
-    with pytest.raises(ConfigError, match=f"size {size}: expected 1 to 50, half A of 100 images"):
-        Split(num_images=100, seed=0).subset("A", size)
-
-
-def test_the_other_half_is_the_other():
-    assert (other("A"), other("B")) == ("B", "A")
-
-
-def test_every_damaged_byte_of_a_zip_is_one_line_or_harmless(tmp_path, rng):
-    good = tmp_path / "good.zip"
-    with zipfile.ZipFile(good, "w", zipfile.ZIP_DEFLATED) as archive:
-        for i in range(2):
-            archive.writestr(
-                f"{i}.png", encode_png(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-            )
-    data = good.read_bytes()
-    refused = 0
-    for _ in range(300):
-        broken = bytearray(data)
-        broken[rng.integers(len(data))] ^= 1 << rng.integers(8)
-        path = tmp_path / "broken.zip"
-        path.write_bytes(broken)
-        try:
-            load_images(open_source(str(path)))
-        except BadSource as error:
-            refused += 1
-            assert "\n" not in str(error)
-    assert refused > 100
