@@ -157,12 +157,13 @@ def open_set(name: str, spec: str, sampling: Sampling) -> SetOfSamples:
     """
     if not is_model(spec):
         return SourceSet(name=name, spec=spec, source=_chosen(open_images(spec), sampling))
+    denoiser = identify_model(spec)
     if sampling.seeds is None:
         raise ConfigError(
             f"{spec}: a model, which is sampled for --seeds; pass them, as in --seeds 0-999"
         )
     recipe = SamplesRecipe(
-        denoiser=identify_model(spec),
+        denoiser=denoiser,
         sampler=sampling.sampler,
         seeds=Seeds.parse(sampling.seeds),
         seeds_per_unit=sampling.batch_size,

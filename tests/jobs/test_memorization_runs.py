@@ -147,7 +147,7 @@ def test_no_resume_replaces_results_of_another_configuration(
 def test_results_of_an_older_step_are_not_taken_for_complete(
     finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid, _, _ = memorization._plan(memorization.PRESETS["digits-smoke"])
+    grid, _ = memorization._plan(memorization.PRESETS["digits-smoke"])
     options = RunOptions(output=str(finished[0]))
     preset = memorization.PRESETS["digits-smoke"]
     assert Results(options, "digits-smoke", preset, grid).is_complete()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from job_runs import ROOT
+from job_runs import ROOT, run_job
 from PIL import Image
 
 from regimes.jobs import reproducibility
@@ -151,7 +151,7 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, sets, caps
     assert not (tmp_path / "out").exists()
 
 
-def test_models_are_sampled_and_compared_with_published_samples(tmp_path, capsys):
+def test_models_are_sampled_and_compared_with_published_samples(tmp_path):
     """The empirical denoiser of 8 images makes those images, in this process and in Ray's."""
     import torch
 
@@ -166,12 +166,12 @@ def test_models_are_sampled_and_compared_with_published_samples(tmp_path, capsys
     x = sample_seeds(EmpiricalDenoiser(to_float(train)), list(range(12)), (1, 4, 4), config=config)
     folder = write_folder(tmp_path / "made", to_uint8(x)[..., 0])
     model = f"empirical:{tmp_path / 'train.npy'}"
-    options = ("--sets", folder, model, "--seeds", "0-11", "--sampler.num-steps", "6")
-    assert run(tmp_path, *options, "--cpus", "1") == 0
-    assert "sample    1 models: 0 units kept, 1 made" in capsys.readouterr().out
+    options = ("--output", str(tmp_path / "out"), "--name", "run", "--cpus", "1", "--sets", folder)
+    options += (model, "--seeds", "0-11", "--sampler.num-steps", "6")
+    text = run_job("reproducibility", *options)
+    assert "sample    1 models: 0 units kept, 1 made" in text
     assert scores(tmp_path)["matrices"]["mae_score"][0][1] == 1.0
-    assert run(tmp_path, *options) == 0
-    assert "complete" in capsys.readouterr().out
+    assert "complete" in run_job("reproducibility", *options)
 
 
 BAD = [
