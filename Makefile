@@ -4,6 +4,8 @@
 # make lint   formatting, lint and types
 
 PYTHON ?= python3
+# Tests wait for processes more than they compute: two files at a time.
+PYTEST := -m pytest -n 2 --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -16,10 +18,10 @@ demo: setup
 	$(BIN)/python jobs/memorization.py
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 verify: $(VENV)/installed-test
-	REGIMES_VERIFY_SEEDS=0,1 $(BIN)/python -m pytest -m "slow or not slow"
+	REGIMES_VERIFY_SEEDS=0,1 $(BIN)/python $(PYTEST) -m "slow or not slow"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
