@@ -1,77 +1,195 @@
-"""Feature extraction: Ray Data streams images through actors that hold a descriptor."""
+"""Feature extraction: Ray Data streams work units through actors that hold descriptors.
+
+    units -> read (tasks: fetch, decode) -> describe (actors: resize, network, write) -> entries
+
+Reading and describing run in processes of their own (Ray would merge them into one if they asked for
+the same resources), so that images are decoded while a network computes. A unit travels as one row,
+which Ray cannot split, and what waits between the stages is bounded: memory does not grow with the
+number of images. Any unit may be done twice: it writes the same bytes under the same name.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
+from regimes import errors
 from regimes.actors.runtime import RayRuntime, hushed
+from regimes.errors import ConfigError, RegimesError
+from regimes.images.sources import ImageSource, open_source
 from regimes.storage.artifacts import FileEntry, Store
 from regimes.storage.features import (
+    Block,
     FeaturesRecipe,
+    SourceRecipe,
+    describe_block,
+    finish,
     load_descriptor,
-    read_unit,
+    read_block,
     split_work,
-    write_unit,
+    write_block,
 )
 
-Batch = dict[str, np.ndarray]
+WAITING_BYTES = 48 * 2**20  # of decoded images between the stages, per actor
+IN_FLIGHT = 2  # units per actor: one running, one waiting, so that no actor idles
 
 
-def read_shard(batch: Batch, root: str, recipes: Sequence[FeaturesRecipe]) -> Batch:
-    """Read and decode the images of one unit.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """What a descriptor actor computes on."""
 
-    {recipe (1), unit (1), name (1)} -> {recipe, unit, total, id (N); image (N, H, W, C)}.
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto takes GPUs for networks where there are any; gpu asks for some, so that a cluster starts them."""
+    gpus_each: float = 1.0
+    """Share of a GPU per actor."""
+    threads: int = 1
+    """CPU threads per actor."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no actor could have."""
+        if self.threads < 1 or self.gpus_each <= 0:
+            raise ConfigError(
+                f"threads and gpus_each: expected at least 1 and above 0, got {self.threads} and "
+                f"{self.gpus_each}"
+            )
+
+
+def read_rows(
+    table: pa.Table, root: str, recipes: Sequence[FeaturesRecipe], specs: Mapping[str, str]
+) -> pa.Table:
+    """Read and decode units: {recipe, unit, name} -> one row per unit, as ``pack`` makes it."""
+    rows = []
+    for row in table.to_pylist():
+        recipe = recipes[row["recipe"]]
+        head = {"recipe": row["recipe"], "unit": row["unit"]}
+        try:
+            source = _open(specs[recipe.images.address]) if _is_source(recipe) else None
+            block = read_block(Store(root), recipe, row["unit"], row["name"], source)
+            rows.append(head | pack(block))
+        except RegimesError as error:
+            rows.append(head | {"error": _as_text(error)})
+    return pa.Table.from_pylist(rows, schema=_ROW)
+
+
+def _as_text(error: RegimesError) -> str:
+    """An error that a user can act on, as a row carries it: Ray Data forgets the causes of others."""
+    public = next(c for c in type(error).__mro__ if c.__module__ == RegimesError.__module__)
+    return json.dumps([public.__name__, str(error)])
+
+
+def _from_text(text: str) -> RegimesError:
+    name, message = json.loads(text)
+    error: RegimesError = getattr(errors, name)(message)
+    return error
+
+
+def _is_source(recipe: FeaturesRecipe) -> bool:
+    return isinstance(recipe.images, SourceRecipe)
+
+
+@functools.lru_cache(maxsize=4)
+def _open(spec: str) -> ImageSource:
+    """A source, opened once per process: listing a folder of a million files takes a while."""
+    return open_source(spec)
+
+
+_ROW = pa.schema({
+    "recipe": pa.int64(), "unit": pa.int64(), "error": pa.string(),
+    "ids": pa.list_(pa.string()), "seeds": pa.list_(pa.int64()), "left_out": pa.string(),
+    "shapes": pa.list_(pa.int64()), "positions": pa.list_(pa.int64()), "pixels": pa.large_binary(),
+})  # fmt: skip
+
+_OUTCOME = pa.schema({"recipe": pa.int64(), "entries": pa.string(), "error": pa.string()})
+
+
+def pack(block: Block) -> dict[str, Any]:
+    """A block as plain values: ids or seeds, (n, H, W, C) of its groups, all pixels in a row."""
+    numbered = np.issubdtype(block.ids.dtype, np.integer)
+    pixels = b"".join(np.ascontiguousarray(images).data for _, images in block.groups)
+    return {
+        "ids": None if numbered else block.ids.tolist(),
+        "seeds": block.ids.tolist() if numbered else None,
+        "left_out": json.dumps(block.left_out),
+        "shapes": [size for _, images in block.groups for size in images.shape],
+        "positions": [int(i) for positions, _ in block.groups for i in positions],
+        "pixels": pixels,
+    }
+
+
+def unpack(table: pa.Table, row: int) -> Block:
+    """A block from its row; the images share the row's memory and are read-only."""
+    value = {name: table[name][row] for name in table.column_names}
+    ids = value["ids"].as_py()
+    pixels = np.frombuffer(value["pixels"].as_buffer(), np.uint8)
+    positions = np.array(value["positions"].as_py(), np.int64)
+    groups, done, used = [], 0, 0
+    for shape in np.array(value["shapes"].as_py(), np.int64).reshape(-1, 4):
+        size = int(shape.prod())
+        images = pixels[used : used + size].reshape(shape)
+        groups.append((positions[done : done + shape[0]], images))
+        done, used = done + int(shape[0]), used + size
+    found = np.array(value["seeds"].as_py(), np.int64) if ids is None else np.array(ids, np.str_)
+    return Block(found, groups, json.loads(value["left_out"].as_py()))
+
+
+class DescribeUnits:
+    """Holds descriptors; writes the features of every unit it is given.
+
+    A plain class, made remote by ``extract``.
+
+    Args:
+        root: location of the store.
+        recipes: what is described.
+        device: where networks compute, "cpu" or "cuda".
+        threads: CPU threads.
     """
-    recipe, unit, name = int(batch["recipe"][0]), int(batch["unit"][0]), str(batch["name"][0])
-    ids, images = read_unit(Store(root), recipes[recipe], name)
-    same = np.ones(len(ids), np.int64)
-    columns = {"recipe": same * recipe, "unit": same * unit, "total": same * len(ids)}
-    return columns | {"id": ids.astype(str), "image": images}
 
-
-class DescribeShard:
-    """Holds a descriptor; writes the features of every unit it is given."""
-
-    def __init__(self, root: str, recipes: Sequence[FeaturesRecipe]) -> None:
+    def __init__(
+        self, root: str, recipes: Sequence[FeaturesRecipe], device: str = "cpu", threads: int = 1
+    ) -> None:
         import torch
 
-        torch.set_num_threads(1)
-        self.store, self.recipes = Store(root), recipes
+        torch.set_num_threads(threads)
+        self.store, self.recipes, self.device = Store(root), recipes, device
         self._descriptors: dict[str, Any] = {}
 
-    def __call__(self, batch: Batch) -> Batch:
-        """Images of whole units -> one row per unit: its recipe, and the manifest entry."""
-        keys = np.stack([batch["recipe"], batch["unit"]], axis=1)
-        rows = [self._describe(batch, (keys == key).all(1)) for key in np.unique(keys, axis=0)]
-        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Rows of ``read_rows`` -> one row per unit: its recipe, and its entries or its error."""
+        units = [self._outcome(table, row) for row in range(table.num_rows)]
+        return pa.Table.from_pylist(units, schema=_OUTCOME)
 
-    def _describe(self, batch: Batch, rows: np.ndarray) -> dict[str, Any]:
-        index, unit, total = (int(batch[c][rows][0]) for c in ("recipe", "unit", "total"))
-        if int(rows.sum()) != total:
-            raise RuntimeError(
-                f"unit {unit}: {total} images expected, {rows.sum()} arrived together"
-            )
-        recipe = self.recipes[index]
-        descriptor = self._descriptor(recipe)
-        features = descriptor(batch["image"][rows])
-        entry = write_unit(self.store, recipe, unit, batch["id"][rows], features)
-        return {
-            "recipe": index,
-            "name": entry.name,
-            "num_bytes": entry.num_bytes,
-            "sha256": entry.sha256,
-            "num_rows": entry.num_rows,
-        }
+    def _outcome(self, table: pa.Table, row: int) -> dict[str, Any]:
+        recipe, failure = table["recipe"][row].as_py(), table["error"][row].as_py()
+        if failure is not None:
+            return {"recipe": recipe, "error": failure}
+        try:
+            return {"recipe": recipe, "entries": json.dumps(self._describe(table, row))}
+        except RegimesError as error:
+            return {"recipe": recipe, "error": _as_text(error)}
+
+    def _describe(self, table: pa.Table, row: int) -> list[dict[str, Any]]:
+        recipe, block = self.recipes[table["recipe"][row].as_py()], unpack(table, row)
+        features = None
+        if len(block.ids):
+            features = describe_block(self._descriptor(recipe), block, raw=recipe.raw)
+        unit = table["unit"][row].as_py()
+        entries = write_block(self.store, recipe, unit, block, features)
+        return [dataclasses.asdict(entry) for entry in entries]
 
     def _descriptor(self, recipe: FeaturesRecipe) -> Any:
         address = recipe.descriptor.address
         if address not in self._descriptors:
-            self._descriptors[address] = load_descriptor(self.store, recipe.descriptor)
+            self._descriptors[address] = load_descriptor(
+                self.store, recipe.descriptor, device=self.device
+            )
         return self._descriptors[address]
 
 
@@ -80,65 +198,130 @@ def extract(
     store: Store,
     recipes: Sequence[FeaturesRecipe],
     *,
-    workers: int | None,
+    workers: int | None = None,
     on_unit: Callable[[], None],
+    hardware: Hardware | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> None:
     """Complete the features of all recipes; shards that exist are kept.
 
     Args:
         runtime: where to run.
-        store: where images are, and where features go.
+        store: where images and descriptors are (fitted, weights imported), and where features go.
         recipes: what to describe.
-        workers: number of descriptor actors, at most one per CPU; None takes one per CPU.
+        workers: descriptor actors; None takes one per GPU share, or per ``threads`` CPUs.
         on_unit: called after every unit.
+        hardware: what an actor computes on.
+        sources: for images that are not in the store: what to open (see ``open_source``) by the
+            address of their ``SourceRecipe``. Every worker opens it under this name, and it must not
+            change meanwhile.
+
+    Raises:
+        BadImage: if an image cannot be decoded and the recipe does not leave such out.
+        BadDescriptor: if a network fails.
     """
+    specs = dict(sources or {})
     entries: list[list[FileEntry]] = [[] for _ in recipes]
     work: list[dict[str, Any]] = []
     for i, recipe in enumerate(recipes):
-        entries[i], missing = split_work(store, recipe)
+        source = _open(specs[recipe.images.address]) if _is_source(recipe) else None
+        entries[i], missing = split_work(store, recipe, source)
         work += [{"recipe": i, "unit": unit, "name": name} for unit, name in missing]
     if work:
-        for i, entry in _stream(runtime, store, recipes, work, workers):
-            entries[i].append(entry)
+        plan = _Plan.of(runtime, recipes, len(work), workers, hardware or Hardware())
+        for i, found in _stream(store, recipes, work, specs, plan):
+            entries[i] += found
             on_unit()
     for i, recipe in enumerate(recipes):
-        store.artifact(recipe).finish(entries[i])
+        finish(store, recipe, entries[i])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """How many actors and readers, and what each asks Ray for."""
+
+    actors: int
+    readers: int
+    device: str
+    threads: int
+    actor_cpus: float
+    actor_gpus: float
+    reader_cpus: float
+
+    @classmethod
+    def of(
+        cls,
+        runtime: RayRuntime,
+        recipes: Sequence[FeaturesRecipe],
+        num_units: int,
+        workers: int | None,
+        hardware: Hardware,
+    ) -> _Plan:
+        """Half of the CPUs are asked for by actors at most: readers that got none would deadlock."""
+        runtime.start()
+        network = any(recipe.descriptor.network is not None for recipe in recipes)
+        has_gpus = network and hardware.device == "auto" and runtime.gpus > 0
+        on_gpu = hardware.device == "gpu" or has_gpus
+        room = runtime.cpus // hardware.threads
+        if on_gpu:
+            room = int(runtime.gpus / hardware.gpus_each)
+        actors = min(
+            max(1, workers or room) if on_gpu else max(1, min(workers or room, room)), num_units
+        )
+        share = 0.5 if on_gpu else min(0.5 * hardware.threads, 0.5 * runtime.cpus / actors)
+        return cls(
+            actors=actors,
+            readers=min(num_units, max(1, runtime.cpus if on_gpu else actors * hardware.threads)),
+            device="cuda" if on_gpu else "cpu",
+            threads=hardware.threads,
+            actor_cpus=share,
+            actor_gpus=hardware.gpus_each if on_gpu else 0.0,
+            reader_cpus=0.49,  # other than the actors' share: equal ones would be merged
+        )
 
 
 def _stream(
-    runtime: RayRuntime,
     store: Store,
     recipes: Sequence[FeaturesRecipe],
     work: list[dict[str, Any]],
-    workers: int | None,
-) -> Iterator[tuple[int, FileEntry]]:
-    """Run the Ray Data pipeline; yields (recipe, entry) as units are done."""
-    runtime.start()
+    specs: dict[str, str],
+    plan: _Plan,
+) -> Iterator[tuple[int, list[FileEntry]]]:
+    """Run the Ray Data pipeline; yields (recipe, entries) as units are done."""
     import ray.data
-
-    size = min(workers or runtime.cpus, runtime.cpus, len(work))
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    root = store.root.uri
-    # Half a CPU per actor leaves room for the readers; whole CPUs for all actors would deadlock.
+    limits = context.execution_options.resource_limits
+    context.execution_options.resource_limits = limits.copy(
+        object_store_memory=plan.actors * WAITING_BYTES
+    )
+    root, held = store.root.uri, list(recipes)
     described = (
         ray.data.from_items(work, override_num_blocks=len(work))
         .map_batches(
-            partial(read_shard, root=root, recipes=list(recipes)),
+            functools.partial(read_rows, root=root, recipes=held, specs=specs),
             batch_size=1,
-            num_cpus=0.5,
+            batch_format="pyarrow",
+            num_cpus=plan.reader_cpus,
+            compute=ray.data.TaskPoolStrategy(size=plan.readers),
         )
         .map_batches(
-            DescribeShard,
-            fn_constructor_args=(root, list(recipes)),
+            DescribeUnits,
+            fn_constructor_args=(root, held, plan.device, plan.threads),
             batch_size=None,
-            num_cpus=0.5,
-            compute=ray.data.ActorPoolStrategy(size=size),
+            batch_format="pyarrow",
+            num_cpus=plan.actor_cpus,
+            num_gpus=plan.actor_gpus,
+            compute=ray.data.ActorPoolStrategy(
+                size=plan.actors, max_tasks_in_flight_per_actor=IN_FLIGHT
+            ),
         )
     )
     with hushed():
         for row in described.iter_rows():
-            index = row.pop("recipe")
-            yield index, FileEntry(**row)
+            if row["error"] is not None:
+                raise _from_text(row["error"])
+            found = [FileEntry(**entry) for entry in json.loads(row["entries"])]
+            yield row["recipe"], found

@@ -1,10 +1,10 @@
-"""The training grid as Ray Tune trials: one per ensemble of small models, or per network."""
+"""Training as Ray Tune trials: one per ensemble of small models, per network, or per classifier."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from regimes.actors.runtime import RayRuntime
 from regimes.errors import RegimesError
@@ -13,7 +13,13 @@ from regimes.storage.denoisers import TrainedRecipe, train
 
 MAX_FAILURES = 3
 
-Report = Callable[[int, int, dict[str, float]], None]
+T = TypeVar("T")
+Report = Callable[[int, dict[str, float]], None]
+"""(step, values by name): a point of a curve"""
+OnReport = Callable[[int, int, dict[str, float]], None]
+"""(trial, step, values by name)"""
+Work = Callable[[Store, T, str, Report], None]
+"""(store, trial, device, report): the body of a trial"""
 
 
 def train_grid(
@@ -21,14 +27,10 @@ def train_grid(
     store: Store,
     trials: Sequence[Sequence[TrainedRecipe]],
     *,
-    on_report: Report,
+    on_report: OnReport,
     gpus_each: float = 0.0,
 ) -> None:
-    """Complete the models of all trials.
-
-    Resuming rests on artifacts and checkpoints, not on Tune's own (pickled) state, which goes to a
-    temporary folder: a trial that died is started again by Tune, one of a killed run by the next
-    run, and both continue from the last checkpoint.
+    """Complete the models of all trials, see ``run_trials``.
 
     Args:
         runtime: where to run.
@@ -36,6 +38,39 @@ def train_grid(
         trials: the models that are trained together in each.
         on_report: called with (trial, step, loss by label) at every point of a curve.
         gpus_each: share of a GPU per trial; 0 trains on one CPU.
+    """
+    plain = [list(t) for t in trials]
+    run_trials(runtime, store, plain, _train_models, on_report=on_report, gpus_each=gpus_each)
+
+
+def _train_models(
+    store: Store, recipes: Sequence[TrainedRecipe], device: str, report: Report
+) -> None:
+    train(store, recipes, device=device, progress=report)
+
+
+def run_trials(
+    runtime: RayRuntime,
+    store: Store,
+    trials: Sequence[T],
+    work: Work[T],
+    *,
+    on_report: OnReport,
+    gpus_each: float = 0.0,
+) -> None:
+    """Do the work of every trial.
+
+    Resuming rests on artifacts and checkpoints, not on Tune's own (pickled) state, which goes to a
+    temporary folder: a trial that died is started again by Tune, one of a killed run by the next
+    run, and both continue from the last checkpoint.
+
+    Args:
+        runtime: where to run.
+        store: what trials read and write.
+        trials: what to work on.
+        work: a function of a module, the body of a trial; what it has done it must not do again.
+        on_report: called with (trial, step, values) at every point of a curve.
+        gpus_each: share of a GPU per trial; 0 gives each one CPU.
 
     Raises:
         RegimesError: if a trial met something that trying again would not mend (a full disk, say).
@@ -59,22 +94,23 @@ def train_grid(
         ) -> None:
             if "stopped" in result:
                 stopped.append(result["stopped"])
-            elif "losses" in result:
-                on_report(result["config"]["trial"], result["step"], result["losses"])
+            elif "values" in result:
+                on_report(result["config"]["trial"], result["step"], result["values"])
 
     device = "cuda" if gpus_each else "cpu"
 
-    def body(config: dict[str, int], root: str, recipes: list[list[TrainedRecipe]]) -> None:
-        train_trial(root, recipes[config["trial"]], device)
+    def body(config: dict[str, int], root: str, trials: list[T]) -> None:
+        run_trial(root, trials[config["trial"]], device, work)
 
-    plain = [list(t) for t in trials]
     resources = {"cpu": 1.0, "gpu": gpus_each} if gpus_each else {"cpu": 1.0}
     with runtime.scratch() as folder:
         results = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(body, root=store.root.uri, recipes=plain), resources
+                tune.with_parameters(body, root=store.root.uri, trials=list(trials)), resources
             ),
-            param_space={"trial": tune.grid_search(list(range(len(plain))))},
+            param_space={"trial": tune.grid_search(list(range(len(trials))))},
+            # A worker takes seconds to import torch: it does trial after trial.
+            tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=tune.RunConfig(
                 storage_path=folder,
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
@@ -88,18 +124,18 @@ def train_grid(
         raise RuntimeError(f"a training trial failed {MAX_FAILURES + 1} times") from error
 
 
-def train_trial(root: str, recipes: Sequence[TrainedRecipe], device: str) -> None:
-    """The body of a trial: train, reporting every point of the curves to Tune."""
+def run_trial(root: str, trial: T, device: str, work: Work[T]) -> None:
+    """The body of a trial: work, reporting every point of the curves to Tune."""
     import torch
     from ray import tune
 
     if device == "cpu":
         torch.set_num_threads(1)  # bytes must not depend on the machine's cores
 
-    def progress(step: int, losses: dict[str, float]) -> None:
-        tune.report({"step": step, "losses": losses})
+    def report(step: int, values: dict[str, float]) -> None:
+        tune.report({"step": step, "values": values})
 
     try:
-        train(Store(root), recipes, device=device, progress=progress)
+        work(Store(root), trial, device, report)
     except RegimesError as error:
         tune.report({"stopped": str(error)})  # as a result: an error would be tried again

@@ -8,7 +8,7 @@ from prdc import compute_prdc
 
 from regimes.errors import DescriptorMismatch
 from regimes.scores import neighbours
-from regimes.scores.fidelity import knn_radii, precision, recall
+from regimes.scores.fidelity import knn_radii, precision, realism, recall
 
 
 @pytest.fixture(params=[5, 4096])
@@ -122,3 +122,24 @@ def test_different_descriptors_are_refused(make_features, metric, odd_one):
     sets = [make_features(np.eye(5), descriptor="x" if i == odd_one else "d") for i in range(3)]
     with pytest.raises(DescriptorMismatch, match="same descriptor"):
         metric(*sets)
+
+
+def test_realism_is_the_largest_ratio_of_radius_to_distance(rng, make_features):
+    generated, real = (make_features(rng.standard_normal((n, 3)), unit=False) for n in (40, 51))
+    radii = np.sqrt(knn_radii(real, 3))
+    kept = radii <= np.median(radii)
+    distances = np.linalg.norm(generated.values[:, None].astype(float) - real.values[kept], axis=2)
+    found = realism(generated, real)
+    np.testing.assert_allclose(found, (radii[kept] / distances).max(1), rtol=1e-9)
+    # At least 1 is inside a ball of the smaller half, so inside the region.
+    inside = precision(generated, real, generated).per_item["inside"]
+    assert 0 < (found >= 1).sum() <= inside.sum()
+    assert inside[found >= 1].all()
+
+
+def test_copies_are_infinitely_real_and_outliers_make_nothing_real(make_features):
+    real = make_features([[0.0], [1.0], [2.0], [3.0], [100.0]], unit=False)
+    generated = make_features([[1.0], [90.0]], unit=False)
+    found = realism(generated, real, k=1)
+    assert found[0] == np.inf
+    assert found[1] == pytest.approx(1 / 87)  # the ball of the outlier is left out

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import binom
 
 from regimes.scores.features import Features, check_comparable, check_mirrored
@@ -78,16 +79,23 @@ def calibrate_threshold(
     Raises:
         ValueError: if quantile is not inside (0, 1).
     """
+    _, best = nearest_similarity(heldout, train, mirrored)
+    return quantile_threshold(best, quantile=quantile, num_train=len(train))
+
+
+def quantile_threshold(
+    similarities: npt.NDArray[np.float64], *, quantile: float, num_train: int
+) -> Threshold:
+    """``calibrate_threshold`` of similarities that are known: (M,) to the nearest training image."""
     if not 0 < quantile < 1:
         raise ValueError(f"quantile: expected a number inside (0, 1), got {quantile}")
-    _, best = nearest_similarity(heldout, train, mirrored)
-    ordered, m = np.sort(best), len(best)
+    ordered, m = np.sort(similarities), len(similarities)
     low, high = binom.ppf([0.025, 0.975], m, quantile).astype(int)
     return Threshold(
-        value=float(np.quantile(best, quantile)),
+        value=float(np.quantile(ordered, quantile)),
         low=float(ordered[max(low - 1, 0)]),
         high=float(ordered[min(high, m - 1)]),
         quantile=quantile,
         num_heldout=m,
-        num_train=len(train),
+        num_train=num_train,
     )

@@ -1,0 +1,162 @@
+"""Which generated images copy training images? Compare two folders, look at the pairs, and report.
+
+python jobs/audit.py --train cifar10.zip --generated samples/ --heldout cifar10-test.zip
+python jobs/audit.py --train A --generated B --heldout C --descriptor sscd-disc-mixup --count-flips
+python jobs/audit.py --train A --generated B --descriptor torchscript:my_descriptor.pt --output results
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from regimes.actors.runtime import RayRuntime
+from regimes.images.pixels import Images, with_channels
+from regimes.jobs.support import console
+from regimes.jobs.support.audit import AuditedSets, AuditExperiment
+from regimes.jobs.support.audit_cost import print_plan
+from regimes.jobs.support.audit_features import MIRRORED, AuditFeatures
+from regimes.jobs.support.audit_gallery import Gallery, ReadImage, pixel_comparison
+from regimes.jobs.support.audit_results import (
+    DEFAULT_DESCRIPTOR,
+    Audited,
+    AuditResults,
+)
+from regimes.jobs.support.console import RunOptions, Stage
+from regimes.report.reproducibility import SetLine
+from regimes.scores.features import Features
+from regimes.storage.artifacts import Store
+from regimes.studies.audit import AuditSets, find_copies
+from regimes.studies.audit_metrics import NUM_METRIC_STEPS, Limits, all_scores, duplicate_groups
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns the exit status."""
+    return console.run_job(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    experiment, choice, run = console.read_options(
+        argv,
+        [AuditExperiment(), DEFAULT_DESCRIPTOR, RunOptions()],
+        job="audit",
+        about=__doc__ or "",
+    )
+    sets = AuditedSets(experiment)
+    store = Store(run.output)
+    plan = AuditFeatures(store, experiment, choice, sets)
+    results = AuditResults(run, experiment, choice, plan.network, sets.fingerprints)
+    sets.warn()
+    if run.dry_run:
+        print_plan(plan, results)
+        return 0
+    if run.resume:
+        results.check_name()
+    else:
+        results.remove()
+        plan.remove()
+    if results.is_complete():
+        print("complete: nothing to compute")
+    else:
+        _describe(plan, run)
+        results.write(_audit(plan, run))
+    results.print_summary()
+    return 0
+
+
+def _describe(plan: AuditFeatures, run: RunOptions) -> None:
+    """Make the descriptors of all sets, those of earlier runs kept."""
+    plan.ingest()
+    plan.fit()
+    runtime = RayRuntime(run.cpus)
+    try:
+        plan.describe(runtime, run)
+    finally:
+        runtime.close()
+
+
+def _audit(plan: AuditFeatures, run: RunOptions) -> Audited:
+    """Compare and count."""
+    experiment = plan.experiment
+    rows, raw = plan.read()
+    left_out = _left_out(plan, rows)
+    read = _reader(plan, rows)
+    sets = AuditSets(
+        train=rows["train"],
+        generated=rows["generated"],
+        heldout=rows.get("heldout"),
+        mirrored=rows.get(MIRRORED),
+    )
+    device = "cuda" if torch.cuda.is_available() and run.device != "cpu" else "cpu"
+    with Stage("compare", NUM_METRIC_STEPS, "step") as stage:
+        close = experiment.duplicate_distance
+        same = duplicate_groups(rows["train"], rows.get(MIRRORED), close, device=device)
+        stage.advance()
+        again = duplicate_groups(rows["generated"], None, close, device=device)
+        stage.advance()
+        same_pixels = pixel_comparison(read)
+        copies = find_copies(
+            sets, experiment.rules, same.first, same_pixels, stage.advance, device=device
+        )
+        limits = Limits(manifold=experiment.manifold_images, device=device)
+        metrics = all_scores(copies, sets, raw, (same, again), limits, stage.advance)
+        stage.done(f"{len(metrics)} metrics of {len(sets.generated):,} generated images")
+    ids = {name: [str(i) for i in rows[name].ids] for name in ("train", "generated")}
+    return Audited(
+        copies=copies,
+        metrics=metrics,
+        duplicates={"train": same, "generated": again},
+        gallery=Gallery(copies, ids["generated"], ids["train"], read, experiment.gallery_pairs),
+        lines=_lines(plan, rows, read),
+        descriptor=plan.words,
+        notes=[*plan.sets.warnings(), *_plain(rows)],
+        left_out=left_out,
+    )
+
+
+def _left_out(plan: AuditFeatures, rows: dict[str, Features]) -> dict[str, int]:
+    """Unreadable images of every set, counted and listed."""
+    counts = {}
+    for name, source in plan.sets.sources.items():
+        missing = sorted(set(source.ids) - {str(i) for i in rows[name].ids})
+        counts[name] = len(missing)
+        for image_id in missing:
+            print(f"left out  {plan.sets.specs[name]}/{image_id}: not readable", file=sys.stderr)
+    return counts
+
+
+def _reader(plan: AuditFeatures, rows: dict[str, Features]) -> ReadImage:
+    """Gives an image by its position among the features of its set."""
+    places = {
+        name: {image_id: i for i, image_id in enumerate(source.ids)}
+        for name, source in plan.sets.sources.items()
+    }
+
+    def read(name: str, position: int) -> Images:
+        e, source = plan.experiment, plan.sets.sources[name]
+        place = places[name][str(rows[name].ids[position])]
+        return with_channels(source.read(place, image_size=e.image_size), e.channels)
+
+    return read
+
+
+def _lines(plan: AuditFeatures, rows: dict[str, Features], read: ReadImage) -> list[SetLine]:
+    lines = []
+    for name, spec in plan.sets.specs.items():
+        height, width, channels = read(name, 0).shape
+        size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'}"
+        lines.append(SetLine(name=name, where=spec, count=len(rows[name]), size=size))
+    return lines
+
+
+def _plain(rows: dict[str, Features]) -> list[str]:
+    """What descriptors cannot compare."""
+    empty = {name: int((~f.values.any(1)).sum()) for name, f in rows.items() if name != MIRRORED}
+    found = ", ".join(f"{count:,} of {name}" for name, count in empty.items() if count)
+    return [f"Images without any contrast are similar to nothing: {found}."] if found else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""What an audit would do and cost: printed by ``--dry-run``, from a few timed steps."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from regimes.descriptors.families import stored_weights
+from regimes.descriptors.network import NetworkDescriptor
+from regimes.images.pixels import Images, with_channels
+from regimes.images.sources import ImageSource
+from regimes.jobs.support.audit import AuditExperiment
+from regimes.jobs.support.audit_features import AuditFeatures
+from regimes.jobs.support.audit_results import AuditResults
+from regimes.jobs.support.console import duration
+
+_TIMED_IMAGES, _TIMED_ROWS = 8, 1024
+
+
+def print_plan(plan: AuditFeatures, results: AuditResults) -> None:
+    """What would be compared, and how long one thread of this machine would take; keeps nothing."""
+    seconds, count = 0.0, {}
+    for name, source in plan.sets.sources.items():
+        images, each = _timed_read(plan.experiment, source)
+        count[name] = len(source.ids)
+        seconds += count[name] * each
+        height, width, channels = images[0].shape
+        print(
+            f"{name:<9} {count[name]:,} images, the first {width}x{height}x{channels}, "
+            f"{plan.sets.specs[name]}"
+        )
+    total = sum(count.values()) + (count["train"] if plan.experiment.count_flips else 0)
+    dimension, each = _timed_description(plan, images[0])
+    seconds += total * each
+    print(f"describe  {total:,} images by {plan.choice.descriptor}, {dimension} numbers each")
+    compared = _seconds_of_products(count, dimension, plan.experiment.count_flips)
+    seconds += compared
+    print(f"compare   {duration(compared)}, exact nearest neighbours")
+    memory = 3 * 4 * dimension * total
+    print(f"memory    about {memory / 1e6:,.0f} MB of descriptors, and 500 MB of working space")
+    print(f"time      about {duration(seconds)} on one thread of this machine")
+    print(f"results   {results.location.uri}")
+
+
+def _timed_read(experiment: AuditExperiment, source: ImageSource) -> tuple[list[Images], float]:
+    """Some images, and the seconds that decoding one takes."""
+    some = range(min(_TIMED_IMAGES, len(source.ids)))
+    started = time.perf_counter()
+    images = [
+        with_channels(source.read(i, image_size=experiment.image_size), experiment.channels)
+        for i in some
+    ]
+    return images, (time.perf_counter() - started) / len(images)
+
+
+def _timed_description(plan: AuditFeatures, image: Images) -> tuple[int, float]:
+    """Numbers per image, and the seconds that describing one takes."""
+    if plan.network is None:
+        return image.size, 2 * image.size**2 / 1e10
+    data = None
+    if plan.network.family != "python" and plan.weights_path is not None:
+        data = stored_weights(plan.network.family, plan.weights_path)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        network = NetworkDescriptor.load(plan.network, data)
+        batch = np.repeat(image[None], 2, 0)
+        network(batch)
+        started = time.perf_counter()
+        rows = network(batch)
+        return rows.shape[1], (time.perf_counter() - started) / len(batch)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _seconds_of_products(count: dict[str, int], dimension: int, flips: bool) -> float:
+    """Of the searches, as bare matrix products."""
+    rows = torch.ones(_TIMED_ROWS, dimension)
+    started = time.perf_counter()
+    rows @ rows.T
+    each = (time.perf_counter() - started) / _TIMED_ROWS**2
+    queries = count["generated"] + count.get("heldout", 0) + 2 * count["train"]
+    return each * queries * count["train"] * (2 if flips else 1)

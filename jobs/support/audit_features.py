@@ -1,0 +1,302 @@
+"""The descriptors of an audit: which artifacts hold them, and how they are made.
+
+Images are described where they are, a block at a time, whatever their sizes. Only descriptors made of
+pixels, which need images of one size, and images that lie in artifacts go through the store first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from regimes.actors.extraction import Hardware, extract
+from regimes.actors.runtime import RayRuntime
+from regimes.descriptors.network import NetworkConfig
+from regimes.descriptors.options import DescriptorOptions, find_network
+from regimes.descriptors.pixels import unit_rows
+from regimes.errors import ConfigError
+from regimes.images.pixels import with_channels
+from regimes.images.selection import sample_images
+from regimes.images.sources import ImageSource
+from regimes.images.split import Split
+from regimes.jobs.support.audit import AuditedSets, AuditExperiment
+from regimes.jobs.support.comparison import LARGEST_WHITENING
+from regimes.jobs.support.console import RunOptions, Stage
+from regimes.jobs.support.sample_sets import is_artifact
+from regimes.scores.features import Features
+from regimes.storage import features
+from regimes.storage.artifacts import Recipe, Store
+from regimes.storage.descriptors import (
+    DescriptorRecipe,
+    fit_descriptor,
+    import_weights,
+    load_descriptor,
+)
+from regimes.storage.features import FeaturesRecipe, SourceRecipe
+from regimes.storage.images import ImagesRecipe, Subset, decode_source, ingest
+from regimes.storage.tables import iter_shards
+
+MIRRORED = "mirrored"
+FIT_BYTES = 2**28  # of the float64 pixels that whitening is fitted to
+RAW_DESCRIPTOR = "inception-fid"  # its distances are defined on features that are not normalised
+
+
+@dataclass(frozen=True)
+class AuditFeatures:
+    """The features that an audit compares.
+
+    Args:
+        store: where they are.
+        experiment: what is audited.
+        choice: by which descriptor.
+        sets: opened.
+
+    Raises:
+        ConfigError, BadDescriptor: if the descriptor is unknown, or its weights are not there.
+    """
+
+    store: Store
+    experiment: AuditExperiment
+    choice: DescriptorOptions
+    sets: AuditedSets
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be described, before anything is made."""
+        if self.choice.is_network:
+            _ = self._found
+        elif self.experiment.centre_images:
+            raise ConfigError(
+                f"--centre-images: {self.choice.descriptor} needs no centre; leave it out"
+            )
+        else:
+            self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        """Pixels are compared one by one: the first images tell whether they can be."""
+        e = self.experiment
+        shapes = {
+            name: with_channels(source.read(0, image_size=e.image_size), e.channels).shape
+            for name, source in self.sets.sources.items()
+        }
+        for name, shape in shapes.items():
+            if shape != shapes["train"]:
+                raise ConfigError(
+                    f"--{name} {self.sets.specs[name]}: images of shape {shape}, but training images "
+                    f"have {shapes['train']}; pass --image-size or --channels to convert all, or a "
+                    "--descriptor that is a network"
+                )
+        width = int(np.prod(shapes["train"]))
+        if self.choice.descriptor == "whitened-pixels" and width > LARGEST_WHITENING:
+            raise ConfigError(
+                f"--descriptor whitened-pixels: images of {width} values are too large to whiten "
+                f"(at most {LARGEST_WHITENING}); pass --image-size, or another --descriptor"
+            )
+
+    @cached_property
+    def _found(self) -> tuple[NetworkConfig, Path | None]:
+        return find_network(self.choice)
+
+    @property
+    def network(self) -> NetworkConfig | None:
+        """The network, if the descriptor is one."""
+        return self._found[0] if self.choice.is_network else None
+
+    @property
+    def weights_path(self) -> Path | None:
+        """The file of its weights, if there is one."""
+        return self._found[1] if self.choice.is_network else None
+
+    @cached_property
+    def descriptor(self) -> DescriptorRecipe:
+        """Of all sets; the images that it is fitted to must be in the store."""
+        if self.network is not None:
+            return DescriptorRecipe(
+                name=self.network.name, network=self.network, centre=self._centre
+            )
+        if self.choice.descriptor == "pixels":
+            return DescriptorRecipe(name="pixels")
+        return DescriptorRecipe(name="whitened-pixels", fit=self._fit, ridge=self.experiment.ridge)
+
+    @property
+    def _fit(self) -> Subset:
+        """Training images, drawn at random if they are many."""
+        artifact = self.store.artifact(self.images["train"])
+        count = sum(entry.num_rows for entry in artifact.files)
+        _, images = next(iter_shards(artifact, "image"))
+        size = min(count, max(2, FIT_BYTES // (8 * images[0].size)))
+        split = Split(num_images=count, seed=0, parts=1)
+        return Subset(images=self.images["train"], split=split, half="A", size=size)
+
+    @property
+    def _centre(self) -> Subset | None:
+        if not self.experiment.centre_images:
+            return None
+        background = self.background
+        count = len(background.ids)
+        split = Split(num_images=count, seed=None, parts=1)
+        return Subset(images=self._ingested(background), split=split, half="A", size=count)
+
+    @cached_property
+    def background(self) -> ImageSource:
+        """Training images whose mean feature is subtracted."""
+        return sample_images(self.sets.sources["train"], self.experiment.centre_images, 0)
+
+    def _ingested(self, source: ImageSource, *, skip_bad: bool = False) -> ImagesRecipe:
+        e = self.experiment
+        return ImagesRecipe(
+            fingerprint=source.fingerprint,
+            image_size=e.image_size,
+            channels=e.channels,
+            skip_bad=skip_bad,
+        )
+
+    @cached_property
+    def images(self) -> dict[str, ImagesRecipe | SourceRecipe]:
+        """Of every set: an artifact of images, or the source itself."""
+        return {name: self._images(name) for name in self.sets.sources}
+
+    def _images(self, name: str) -> ImagesRecipe | SourceRecipe:
+        e, source = self.experiment, self.sets.sources[name]
+        if not self.choice.is_network or is_artifact(self.sets.specs[name]):
+            return self._ingested(source, skip_bad=e.skip_bad_images)
+        return SourceRecipe(
+            fingerprint=self.sets.fingerprints[name],
+            image_size=e.image_size,
+            channels=e.channels,
+            skip_bad=e.skip_bad_images,
+        )
+
+    @cached_property
+    def recipes(self) -> dict[str, FeaturesRecipe]:
+        """Of every set, and of the flips of the training images where they count."""
+        raw = self.choice.descriptor == RAW_DESCRIPTOR
+        found = {
+            name: FeaturesRecipe(images=images, descriptor=self.descriptor, raw=raw)
+            for name, images in self.images.items()
+        }
+        if self.experiment.count_flips:
+            found[MIRRORED] = replace(found["train"], mirrored=True)
+        return found
+
+    def remove(self) -> None:
+        """Delete what was made for this audit (--no-resume); weights stay."""
+        ingested = [r for r in self.images.values() if isinstance(r, ImagesRecipe)]
+        if self.choice.is_network or not self.store.missing(ingested):
+            made: list[Recipe] = [*self.recipes.values(), self.descriptor]
+            for recipe in made:
+                self.store.artifact(recipe).remove()
+        for recipe in ingested:
+            self.store.artifact(recipe).remove()
+
+    @property
+    def words(self) -> str:
+        """The descriptor, for people."""
+        d = self.descriptor
+        if d.fit is not None:
+            return f"whitened-pixels, fitted to {d.fit.size:,} training images"
+        if d.network is None:
+            return d.label
+        centred = f", minus the mean of {d.centre.size:,} training images" if d.centre else ""
+        return d.network.label + centred
+
+    def ingest(self) -> None:
+        """Bring images that need it into the store."""
+        waiting = [n for n, r in self.images.items() if isinstance(r, ImagesRecipe)]
+        with Stage("images", 0, "image") as stage:
+            made = sum(self._ingest(name) for name in waiting)
+            how = f"{made} of {len(waiting)} sets read" if waiting else "read where they are"
+            stage.done(f"{sum(len(s.ids) for s in self.sets.sources.values()):,} images, {how}")
+
+    def _ingest(self, name: str) -> bool:
+        recipe = self.images[name]
+        if not isinstance(recipe, ImagesRecipe) or not self.store.missing([recipe]):
+            return False
+        ingest(self.store, recipe, decode_source(self.sets.sources[name], recipe))
+        return True
+
+    def fit(self) -> None:
+        """Bring the weights into the store, and fit what is to be fitted."""
+        if self.network is not None:
+            import_weights(self.store, self.descriptor, self._found[1])
+        centre = self.descriptor.centre
+        if centre is not None and self.store.missing([centre.images]):
+            recipe = self._ingested(self.background)
+            ingest(self.store, recipe, decode_source(self.background, recipe))
+        if self.store.missing([self.descriptor]):
+            try:
+                fit_descriptor(self.store, self.descriptor)
+            except ValueError as error:
+                raise ConfigError(f"--descriptor {self.descriptor.name}: {error}") from error
+
+    def missing_units(self) -> int:
+        """Units that are still to be described."""
+        sources = {self.images[n].address: s for n, s in self.sets.sources.items()}
+        return sum(
+            len(features.split_work(self.store, r, sources.get(r.images.address))[1])
+            for r in self.store.missing(self._distinct)
+        )
+
+    @property
+    def _distinct(self) -> list[FeaturesRecipe]:
+        return list({r.address: r for r in self.recipes.values()}.values())
+
+    def describe(self, runtime: RayRuntime, run: RunOptions) -> None:
+        """Describe all sets; what is there is kept.
+
+        Networks run on Ray. Pixels are described here: that is one matrix product, done before Ray
+        has started.
+        """
+        waiting = self.store.missing(self._distinct)
+        units = self.missing_units()
+        with Stage("describe", units, "unit") as stage:
+            if waiting and self.choice.is_network:
+                extract(
+                    runtime,
+                    self.store,
+                    waiting,
+                    workers=run.replicas,
+                    on_unit=stage.advance,
+                    hardware=Hardware(device=run.device, gpus_each=run.gpus_per_replica),
+                    sources=self._reachable(),
+                )
+            elif waiting:
+                self._describe_here(waiting, stage)
+            kept = len(self._distinct) - len(waiting)
+            stage.done(
+                f"{len(self._distinct)} image sets by {self.descriptor.name}: {kept} kept, "
+                f"{units} units made"
+            )
+
+    def _describe_here(self, recipes: Sequence[FeaturesRecipe], stage: Stage) -> None:
+        descriptor = load_descriptor(self.store, self.descriptor)
+        for recipe in recipes:
+            entries, missing = features.split_work(self.store, recipe)
+            for unit, name in missing:
+                block = features.read_block(self.store, recipe, unit, name)
+                rows = features.describe_block(descriptor, block)
+                entries += features.write_block(self.store, recipe, unit, block, rows)
+                stage.advance()
+            features.finish(self.store, recipe, entries)
+
+    def _reachable(self) -> dict[str, str]:
+        """Sources that workers open, which have another working folder, by address."""
+        return {
+            recipe.address: spec if spec == "digits" else str(Path(spec).absolute())
+            for name, spec in self.sets.specs.items()
+            if isinstance(recipe := self.images[name], SourceRecipe)
+        }
+
+    def read(self) -> tuple[dict[str, Features], dict[str, Features]]:
+        """Unit rows of every set, and features as the network gives them, where those are kept."""
+        found = {name: features.read_features(self.store, r) for name, r in self.recipes.items()}
+        if not any(r.raw for r in self.recipes.values()):
+            return found, {}
+        return {name: _unit(f) for name, f in found.items()}, found
+
+
+def _unit(rows: Features) -> Features:
+    return Features(rows.ids, unit_rows(rows.values.astype(np.float64)), rows.descriptor)

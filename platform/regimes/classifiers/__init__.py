@@ -1,0 +1,1 @@
+"""Classifiers trained on real and generated images: sets, networks, training and scores."""

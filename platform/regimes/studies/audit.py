@@ -1,0 +1,314 @@
+"""The copy audit: which generated images are training images, and how sure is that?
+
+Every generated image is compared with its nearest training image in the space of one descriptor. What
+"near" means is set by real images that are known not to be copies, which are compared in the same way:
+the **reference** images. They are held-out images where there are any. Without, each training image is
+compared with the *other* training images (leave-one-out), which is weaker: real data hold series of
+similar images, so the threshold is higher and copies may be missed, and the descriptor may have been
+fitted to these very images.
+
+Training images that are duplicates of each other count as one, an image and its flip (where flips
+count) too: otherwise d1 = d2 for a copy of a duplicated image, and the ratio test would miss the copies
+that matter most. An image without contrast is a row of zeros: it is similar to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from regimes.errors import ConfigError
+from regimes.scores.calibration import Threshold, quantile_threshold
+from regimes.scores.features import Features, Index, check_comparable, check_mirrored
+from regimes.scores.neighbours import nearest, similarities
+from regimes.scores.products import Device
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+SamePixels = Callable[[str, Index, Index, Flags], Flags]
+"""(set, positions in it, positions of training images, which of them to flip) -> which are equal."""
+
+LOOKALIKE = 0.99
+"""Similarity from which pixels are compared: equal images have 1 but for rounding, also that of bf16."""
+FEWEST = 8
+"""Images of a set, at least."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What counts as a copy."""
+
+    quantile: float
+    """Share of reference images that the calibrated threshold lets pass."""
+    published: tuple[float, ...]
+    """Similarities that are used as thresholds elsewhere."""
+    ratio: float
+    """d1/d2 below which an image is far nearer to one training image than to all others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSets:
+    """The images, as unit rows of one descriptor.
+
+    Raises:
+        DescriptorMismatch: if descriptors differ.
+        ConfigError: if there are too few images to say anything.
+    """
+
+    train: Features
+    generated: Features
+    heldout: Features | None = None
+    mirrored: Features | None = None
+    """Flips of ``train``, in its order, where copies of flips count."""
+
+    def __post_init__(self) -> None:
+        """Check once what every score needs."""
+        others = {"generated": self.generated, "heldout": self.heldout}
+        for name, features in {"train": self.train, **others}.items():
+            if features is None:
+                continue
+            check_comparable(features, self.train)
+            if len(features) < FEWEST:
+                raise ConfigError(
+                    f"--{name}: expected at least {FEWEST} images, got {len(features)}"
+                )
+        if self.mirrored is not None:
+            check_mirrored(self.train, self.mirrored)
+
+    @property
+    def reference(self) -> str:
+        """What stands for images that are no copies: "heldout", or "train" (leave-one-out)."""
+        return "train" if self.heldout is None else "heldout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matches:
+    """The nearest training image of every image of a set; arrays of length M."""
+
+    nearest: Index
+    """Its position among the training images: the first of its duplicates."""
+    flipped: Flags
+    """Whether its flip is nearer than itself."""
+    similarity: Floats
+    """To the nearest, or to its flip."""
+    unflipped: Floats
+    """To the most similar training image, flips not counted."""
+    d1: Floats
+    """Distance to the nearest."""
+    d2: Floats
+    """Distance to the nearest that is another image."""
+
+    @property
+    def ratio(self) -> Floats:
+        """d1 / d2, in [0, 1]; 1 where both are 0."""
+        return np.divide(self.d1, self.d2, out=np.ones_like(self.d1), where=self.d2 > 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copies:
+    """What the audit says of every generated image."""
+
+    rules: Rules
+    reference: str
+    """See ``AuditSets.reference``."""
+    threshold: Threshold
+    generated: Matches
+    real: Matches
+    """Of the reference images."""
+    identical: Flags
+    """Generated images whose pixels equal those of their nearest training image (or its flip)."""
+    identical_real: Flags
+    """The same of the reference images; none where they are training images."""
+
+    @property
+    def real_similarity(self) -> Floats:
+        """Of the reference images that are not training images themselves."""
+        return self.real.similarity[~self.identical_real]
+
+    @property
+    def is_copy(self) -> Flags:
+        """Above the calibrated threshold, or equal in every pixel."""
+        return (self.generated.similarity > self.threshold.value) | self.identical
+
+    @property
+    def is_flip(self) -> Flags:
+        """Copies that are nearer to the flip of their training image than to any image itself."""
+        return self.is_copy & self.generated.flipped
+
+    @property
+    def is_beyond(self) -> Flags:
+        """More similar to a training image than any reference image is."""
+        return self.generated.similarity > self.real_similarity.max()
+
+    @property
+    def is_ratio(self) -> Flags:
+        """The ratio test's copies."""
+        return self.generated.d1 < self.rules.ratio * self.generated.d2
+
+    def is_published(self, threshold: float) -> Flags:
+        """Above a published threshold; flips never counted there."""
+        return self.generated.unflipped > threshold
+
+    @property
+    def p_value(self) -> Floats:
+        """Chance that an image like the reference images is at least as similar, (M,).
+
+        (1 + #{reference >= similarity}) / (1 + #reference): valid for each image alone, if it is
+        exchangeable with the reference images.
+        """
+        ordered = np.sort(self.real_similarity)
+        at_least = len(ordered) - np.searchsorted(ordered, self.generated.similarity, "left")
+        return (1 + at_least) / (1 + len(ordered))
+
+    def rules_met(self) -> dict[str, Flags]:
+        """Every rule that marks a generated image as a copy, strongest first."""
+        published = {
+            f"above {t:g}": self.is_published(t) for t in sorted(self.rules.published)[::-1]
+        }
+        return {
+            "identical": self.identical,
+            "flip": self.is_flip,
+            "beyond all real": self.is_beyond,
+            "ratio": self.is_ratio,
+            "calibrated": self.is_copy,
+            **published,
+        }
+
+
+def find_copies(
+    sets: AuditSets,
+    rules: Rules,
+    groups: Index,
+    same_pixels: SamePixels,
+    on_step: Callable[[], None] = lambda: None,
+    *,
+    device: Device = "cpu",
+) -> Copies:
+    """Compare every generated image, and every reference image, with the training images.
+
+    Args:
+        sets: the images.
+        rules: what counts as a copy.
+        groups: (N,) for every training image the position of the first that counts as the same.
+        same_pixels: compares images pixel by pixel; asked about look-alikes only.
+        on_step: called twice.
+        device: where neighbours are searched.
+
+    Raises:
+        ConfigError: if the training images are too few or too alike to be told apart.
+
+    Cost: two searches, O((M + H) N D) time; memory O(N D).
+    """
+    index = _References.of(sets, groups, device)
+    generated = index.match(sets.generated)
+    on_step()
+    if sets.heldout is None:
+        kept = np.unique(groups)
+        real = index.match(sets.train.take(kept), own=kept)
+    else:
+        real = index.match(sets.heldout)
+    on_step()
+    known = _identical("generated", generated, same_pixels)
+    none = np.zeros(len(real.similarity), np.bool_)
+    leaked = none if sets.heldout is None else _identical("heldout", real, same_pixels)
+    if (~leaked).sum() < FEWEST:
+        raise ConfigError(
+            f"--heldout: {leaked.sum()} of {len(leaked)} images are training images; expected "
+            f"{FEWEST} or more that the model did not see"
+        )
+    return Copies(
+        rules=rules,
+        reference=sets.reference,
+        threshold=quantile_threshold(
+            real.similarity[~leaked], quantile=rules.quantile, num_train=len(sets.train)
+        ),
+        generated=generated,
+        real=real,
+        identical=known,
+        identical_real=leaked,
+    )
+
+
+def _identical(name: str, matches: Matches, same_pixels: SamePixels) -> Flags:
+    alike = np.flatnonzero(matches.similarity >= LOOKALIKE)
+    found = np.zeros(len(matches.similarity), np.bool_)
+    if len(alike):
+        found[alike] = same_pixels(name, alike, matches.nearest[alike], matches.flipped[alike])
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _References:
+    """One row per distinct training image, and one for its flip."""
+
+    rows: npt.NDArray[np.float32]
+    positions: Index
+    """(R,) of the training image of every row."""
+    flipped: Flags
+    device: Device
+
+    @classmethod
+    def of(cls, sets: AuditSets, groups: Index, device: Device) -> _References:
+        kept = np.unique(groups)
+        kept = kept[sets.train.values[kept].any(1)]
+        if len(kept) < 3:
+            raise ConfigError(
+                f"--train: expected 3 images or more that differ and have contrast, got {len(kept)}"
+            )
+        rows, copies = sets.train.values[kept], 1
+        if sets.mirrored is not None:
+            rows, copies = np.concatenate([rows, sets.mirrored.values[kept]]), 2
+        flipped = np.arange(len(rows)) >= len(kept)
+        return cls(rows=rows, positions=np.tile(kept, copies), flipped=flipped, device=device)
+
+    def match(self, items: Features, own: Index | None = None) -> Matches:
+        """Match images; ``own`` are the (M,) training images that they must not be matched with."""
+        rows, squared = self._two_nearest(items, own)
+        best = similarities(items.values, self.rows[rows[:, 0]])
+        flipped = self.flipped[rows[:, 0]]
+        return Matches(
+            nearest=self.positions[rows[:, 0]],
+            flipped=flipped,
+            similarity=best,
+            unflipped=np.where(flipped, self._unflipped(items, own, flipped), best),
+            d1=np.sqrt(squared[:, 0]),
+            d2=np.sqrt(squared[:, 1]),
+        )
+
+    def _two_nearest(self, items: Features, own: Index | None) -> tuple[Index, Floats]:
+        """The nearest row of each of the two nearest images: rows (M, 2), squared distances (M, 2)."""
+        # An image has at most two rows, so two others are among the nearest 3, or 5 besides its own.
+        wanted = min(3 if own is None else 5, len(self.rows))
+        rows, squared = nearest(items.values, self.rows, wanted, device=self.device)
+        of = self.positions[rows]
+        allowed = np.ones_like(of, np.bool_) if own is None else of != own[:, None]
+        first = allowed.argmax(1)[:, None]
+        other = allowed & (of != np.take_along_axis(of, first, 1))
+        columns = np.concatenate([first, other.argmax(1)[:, None]], axis=1)
+        return np.take_along_axis(rows, columns, 1), np.take_along_axis(squared, columns, 1)
+
+    def _unflipped(self, items: Features, own: Index | None, flipped: Flags) -> Floats:
+        """Similarity to the nearest row that is no flip, (M,); computed where ``flipped``."""
+        plain = ~self.flipped
+        if not flipped.any():
+            return np.zeros(len(items))
+        alone = _References(
+            rows=self.rows[plain],
+            positions=self.positions[plain],
+            flipped=self.flipped[plain],
+            device=self.device,
+        )
+        asked = np.flatnonzero(flipped)
+        mine = None if own is None else own[asked]
+        rows, _ = alone._two_nearest(items.take(asked), mine)
+        found = np.zeros(len(items))
+        found[asked] = similarities(items.values[asked], alone.rows[rows[:, 0]])
+        return found
+
+
+def counts(copies: Copies) -> Mapping[str, int]:
+    """How many generated images every rule marks."""
+    return {name: int(flags.sum()) for name, flags in copies.rules_met().items()}

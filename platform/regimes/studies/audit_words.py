@@ -1,0 +1,166 @@
+"""The answer of an audit in words, and what to beware of.
+
+The calibrated threshold lets a known share of real, unseen images pass (5% by default), so a count
+above it is evidence only as far as it exceeds that share. Two counts need no threshold: images whose
+pixels equal a training image's, and images more similar to one than any real image is, of which
+M / (H + 1) are expected by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from regimes.scores.result import Score, wilson_interval
+from regimes.studies.audit import Copies
+
+_REAL = {"heldout": "held-out images", "train": "training images"}
+
+
+def share(value: float) -> str:
+    """A fraction in percent, with two digits that say something: 0.074%, 5.2%, 37%."""
+    if value in (0.0, 1.0):
+        return f"{100 * value:.0f}%"
+    digits = 2 if value < 0.1 else 3
+    return f"{100 * value:#.{digits}g}".rstrip(".") + "%"
+
+
+def real_name(copies: Copies, *, count: bool = False) -> str:
+    """What the reference images are, in words."""
+    text = _REAL[copies.reference]
+    return f"{len(copies.real_similarity):,} {text}" if count else text
+
+
+def answer(copies: Copies) -> list[str]:
+    """The answer in two sentences or three."""
+    return [_copies(copies), _certain(copies)]
+
+
+def _copies(copies: Copies) -> str:
+    found, total = int(copies.is_copy.sum()), len(copies.is_copy)
+    low, high = wilson_interval(found, total)
+    passed = f"{100 * (1 - copies.rules.quantile):.3g}%"
+    compared = (
+        f"that {passed} of {real_name(copies)} reach"
+        if copies.reference == "heldout"
+        else f"that {passed} of training images reach with another one (no held-out images)"
+    )
+    return (
+        f"{found:,} of {total:,} generated images ({share(found / total)} [{share(low)}, "
+        f"{share(high)}]) are at least as similar to a training image as the threshold {compared}: "
+        f"{_against_chance(copies)}."
+    )
+
+
+def _against_chance(copies: Copies) -> str:
+    """How the share of copies compares with that of the reference images."""
+    real = copies.real_similarity
+    expected = wilson_interval(int((real > copies.threshold.value).sum()), len(real))
+    found = wilson_interval(int(copies.is_copy.sum()), len(copies.is_copy))
+    name = "unseen real images" if copies.reference == "heldout" else "the training images"
+    if found[0] > expected[1]:
+        return f"more than among {name}, so it copies"
+    if found[1] < expected[0]:
+        return f"fewer than among {name}"
+    return f"no more and no fewer than among {name}, within the intervals"
+
+
+def _certain(copies: Copies) -> str:
+    """The counts that need no threshold."""
+    exact = int((copies.identical & ~copies.generated.flipped).sum())
+    beyond, total = int(copies.is_beyond.sum()), len(copies.is_beyond)
+    chance = total / (len(copies.real_similarity) + 1)
+    return (
+        f"{_number(exact)} {'equals' if exact == 1 else 'equal'} a training image in every pixel"
+        f"{_flips(copies)}, and {beyond:,} {'is' if beyond == 1 else 'are'} more similar to one than "
+        f"any of {real_name(copies, count=True)} is (expected by chance: {chance:.2g})."
+    )
+
+
+def _flips(copies: Copies) -> str:
+    flips, exact = int(copies.is_flip.sum()), int((copies.is_flip & copies.identical).sum())
+    if not flips:
+        return ""
+    return f", {flips:,} {'copies' if flips == 1 else 'copy'} a flipped one ({exact:,} exactly)"
+
+
+def _number(count: int) -> str:
+    return "None" if count == 0 else f"{count:,}"
+
+
+def finding(copies: Copies) -> str:
+    """The title of a figure: how many copies, and what real images give."""
+    found, total = int(copies.is_copy.sum()), len(copies.is_copy)
+    real = copies.real_similarity
+    passed = share(float((real > copies.threshold.value).mean()))
+    return (
+        f"{found:,} of {total:,} generated images ({share(found / total)}) are copies; of "
+        f"{real_name(copies)}, {passed} come as near"
+    )
+
+
+_BLIND = (
+    "What this cannot see: a part of a training image inside a new one, crops, strong changes of "
+    "colour or scale, or a copied style, unless the descriptor was trained to ignore them (SSCD is, for "
+    "some edits; pixels are not, not even for a shift). No copy found is not a proof that there is none."
+)
+_INTERVALS = (
+    "Intervals cover the choice of generated images from this model, these training images and this "
+    "threshold. They do not cover training or sampling again."
+)
+_LOOK = (
+    "A copy is what a rule says is one. Look at the gallery around the threshold before drawing a "
+    "conclusion, and at what has no frame: plain images are near to each other without any copying."
+)
+_NO_HELDOUT = (
+    "There are no held-out images, so the null is how similar training images are to each other. "
+    "Real data hold series of similar images, and a fitted descriptor knows these very images: the "
+    "threshold is not that of unseen images, copies may be missed or overcounted. Precision, recall, "
+    "AuthPct, Vendi and distances have no null, and C_T is left out. Pass --heldout."
+)
+_HIGH_NULL = 0.2
+
+
+def beware(copies: Copies, metrics: Sequence[Score]) -> list[str]:
+    """What to beware of, with the audit's own numbers where it has them."""
+    found = [
+        _NO_HELDOUT if copies.reference == "train" else "",
+        _leaked(copies),
+        _published(metrics),
+        _unequal(metrics),
+    ]
+    return [*(text for text in found if text), _BLIND, _LOOK, _INTERVALS]
+
+
+def _leaked(copies: Copies) -> str:
+    leaked = int(copies.identical_real.sum())
+    if not leaked:
+        return ""
+    return (
+        f"{leaked} held-out images equal a training image in every pixel: they are not held out. They "
+        "were left out of the threshold; whether the rest is unseen cannot be told from here."
+    )
+
+
+def _published(metrics: Sequence[Score]) -> str:
+    """A fixed threshold that real images pass says nothing."""
+    high = [s for s in metrics if s.name.startswith("memorized_published") and s.null > _HIGH_NULL]
+    if not high:
+        return ""
+    lowest = min(high, key=lambda s: s.threshold)
+    return (
+        f"At the published threshold of {lowest.threshold:g}, {share(lowest.null)} of real images count "
+        "as copies: for these images and this descriptor it says nothing. Read the calibrated one."
+    )
+
+
+def _unequal(metrics: Sequence[Score]) -> str:
+    by_name = {s.name: s for s in metrics}
+    for name in ("fid", "frechet"):
+        if f"{name}_matched" in by_name:
+            part, whole = by_name[f"{name}_matched"], by_name[name]
+            return (
+                f"The Fréchet distance falls as images are added. That of {whole.num_generated:,} "
+                f"generated images has no null, because there are {part.num_generated:,} held-out "
+                f"ones; {name}_matched compares equal numbers."
+            )
+    return ""

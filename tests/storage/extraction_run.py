@@ -1,0 +1,125 @@
+"""A run of feature extraction in a process of its own, for tests: prints what happened as JSON.
+
+python tests/storage/extraction_run.py STORE FOLDER SCRIPT
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import psutil
+
+from regimes.actors.extraction import extract
+from regimes.actors.runtime import RayRuntime
+from regimes.descriptors.options import DescriptorOptions, find_network
+from regimes.errors import find_cause
+from regimes.images.sources import open_source
+from regimes.storage.artifacts import Store
+from regimes.storage.features import (
+    DescriptorRecipe,
+    FeaturesRecipe,
+    SourceRecipe,
+    fit_descriptor,
+    import_weights,
+)
+from regimes.storage.images import ImagesRecipe
+from regimes.storage.tables import write_shard
+
+
+def descriptors(store, script):
+    """A network and pixels, both ready in the store."""
+    config, path = find_network(
+        DescriptorOptions(descriptor=f"torchscript:{script}", resize="skew-16")
+    )
+    network = DescriptorRecipe(name=config.name, network=config)
+    for recipe in (network, DescriptorRecipe(name="pixels")):
+        import_weights(store, recipe, path)
+        fit_descriptor(store, recipe)
+    return network, DescriptorRecipe(name="pixels")
+
+
+def numbered_images(store):
+    """An artifact whose ids are seeds."""
+    recipe = ImagesRecipe(fingerprint="seeds", image_size=None, channels=None, skip_bad=False)
+    images = np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    artifact = store.artifact(recipe)
+    entries = [
+        write_shard(
+            artifact, unit, np.arange(40)[unit * 5 :][:5], {"image": images[unit * 5 :][:5]}
+        )
+        for unit in range(8)
+    ]
+    artifact.finish(entries)
+    return recipe
+
+
+def recipes(store, folder, script):
+    """Images by the network and by pixels, and a source by the network; and what to open."""
+    network, pixels = descriptors(store, script)
+    images = numbered_images(store)
+    source = SourceRecipe(
+        fingerprint=open_source(folder).fingerprint, skip_bad=True, images_per_unit=4
+    )
+    wanted = [
+        FeaturesRecipe(images=images, descriptor=network),
+        FeaturesRecipe(images=images, descriptor=pixels),
+        FeaturesRecipe(images=source, descriptor=network),
+    ]
+    return wanted, {source.address: folder}
+
+
+def processes(word):
+    """Processes below this one whose command line holds a word."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            found += [process] if word in " ".join(process.cmdline()) else []
+        except psutil.Error:
+            continue
+    return found
+
+
+def main():
+    """Everything once with an actor killed, again after a loss, and with a bad image."""
+    root, folder, script = sys.argv[1:]
+    store = Store(root)
+    wanted, sources = recipes(store, folder, script)
+    runtime, report = RayRuntime(2), {"killed": 0, "pids": []}
+
+    def kill_once():
+        if not report["killed"]:
+            report["readers"] = len(processes("MapBatches(read_rows)"))
+            report["merged"] = len(processes("MapBatches(read_rows)->MapBatches(DescribeUnits)"))
+            actors = processes("MapBatches(DescribeUnits)")
+            report["actors"], report["killed"] = len(actors), 1
+            actors[0].kill()
+
+    try:
+        extract(runtime, store, wanted, on_unit=kill_once, sources=sources)
+        artifact = store.artifact(wanted[0])
+        report["files"] = [dataclasses.asdict(entry) for entry in artifact.files]
+        for name in ("manifest.json", "shard-000003.parquet"):
+            artifact.location.filesystem.delete_file(f"{artifact.location.path}/{name}")
+        again = []
+        extract(runtime, store, wanted, on_unit=lambda: again.append(1), sources=sources)
+        report["again"] = len(again)
+        report["files_again"] = [
+            dataclasses.asdict(entry) for entry in store.artifact(wanted[0]).files
+        ]
+        strict = dataclasses.replace(wanted[2].images, skip_bad=False)
+        bad = dataclasses.replace(wanted[2], images=strict)
+        try:
+            extract(runtime, store, [bad], on_unit=lambda: None, sources={strict.address: folder})
+        except Exception as error:
+            cause = find_cause(error)
+            report["error"] = f"{type(cause).__name__}: {cause}"
+    finally:
+        runtime.close()
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Extraction on Ray: the same features as in a plain loop, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import extraction_run
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from regimes.actors.extraction import Hardware, pack, unpack
+from regimes.errors import ConfigError
+from regimes.images.sources import open_source
+from regimes.storage.artifacts import Store
+from regimes.storage.features import (
+    Block,
+    describe_block,
+    load_descriptor,
+    read_block,
+    read_features,
+    read_left_out,
+)
+
+
+class Net(nn.Module):
+    """Means of the channels and of their squares."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x.mean((2, 3)), x.square().mean((2, 3))], 1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(store, source, recipes, report) of a run in a process of its own."""
+    base = tmp_path_factory.mktemp("extraction")
+    folder, script = base / "pictures", base / "net.pt"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(18):
+        pixels = rng.integers(0, 256, (9 + i % 2, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+    (folder / "05b.png").write_bytes(b"nothing")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.script(Net().eval()).save(str(script))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "RAY_"))}
+    done = subprocess.run(
+        [sys.executable, extraction_run.__file__, str(base / "store"), str(folder), str(script)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=600,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    store = Store(str(base / "store"))
+    recipes, _ = extraction_run.recipes(store, str(folder), str(script))
+    return store, open_source(str(folder)), recipes, json.loads(done.stdout.splitlines()[-1])
+
+
+def in_a_loop(store, recipe, num_units, source=None):
+    """Features by id, without Ray."""
+    descriptor = load_descriptor(store, recipe.descriptor)
+    found = {}
+    for unit in range(num_units):
+        block = read_block(store, recipe, unit, f"shard-{unit:06d}.parquet", source)
+        found |= dict(zip(block.ids.tolist(), describe_block(descriptor, block), strict=True))
+    return found
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_features_are_those_of_a_plain_loop_bit_for_bit(run, which):
+    store, source, recipes, _ = run
+    recipe = recipes[which]
+    expected = in_a_loop(store, recipe, (8, 8, 5)[which], source)
+    features = read_features(store, recipe)
+    assert sorted(features.ids.tolist()) == sorted(expected)
+    for image_id, row in zip(features.ids.tolist(), features.values, strict=True):
+        np.testing.assert_array_equal(row, expected[image_id])
+
+
+def test_seeds_stay_numbers(run):
+    store, _, recipes, _ = run
+    assert read_features(store, recipes[0]).ids.dtype == np.int64
+
+
+def test_images_left_out_are_listed(run):
+    store, _, recipes, _ = run
+    assert list(read_left_out(store, recipes[2])) == ["05b.png"]
+    assert read_left_out(store, recipes[0]) == {}
+
+
+def test_reading_and_describing_have_processes_of_their_own(run):
+    report = run[3]
+    assert report["actors"] >= 1
+    assert report["merged"] == 0
+
+
+def test_a_killed_actor_changes_nothing_and_what_is_lost_is_made_again(run):
+    report = run[3]
+    assert report["killed"] == 1
+    assert len(report["files"]) == 8
+    assert report["again"] == 1
+    assert report["files_again"] == report["files"]
+
+
+def test_a_bad_image_stops_the_run_by_name(run):
+    assert run[3]["error"].startswith("BadImage: ")
+    assert "05b.png" in run[3]["error"]
+
+
+@pytest.mark.parametrize("ids", [["a", "b", "c"], [7, 5, 9], []])
+def test_a_block_survives_the_way_between_processes(rng, ids):
+    import pyarrow as pa
+
+    from regimes.actors import extraction
+
+    groups = [
+        (np.array([0, 2]), rng.integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)),
+        (np.array([1]), rng.integers(0, 256, (1, 3, 3, 1), dtype=np.uint8)),
+    ]
+    kind = np.int64 if ids and isinstance(ids[0], int) else np.str_
+    block = Block(np.array(ids, kind), groups if ids else [], {"x": "bad"})
+    row = {"recipe": 0, "unit": 3} | pack(block)
+    found = unpack(pa.Table.from_pylist([row], schema=extraction._ROW), 0)
+    assert found.ids.tolist() == ids
+    assert found.left_out == {"x": "bad"}
+    assert len(found.groups) == len(block.groups)
+    for (positions, images), (expected, pixels) in zip(found.groups, block.groups, strict=True):
+        np.testing.assert_array_equal(positions, expected)
+        np.testing.assert_array_equal(images, pixels)
+
+
+@pytest.mark.parametrize("options", [{"threads": 0}, {"gpus_each": 0.0}])
+def test_impossible_hardware_is_refused(options):
+    with pytest.raises(ConfigError):
+        Hardware(**options)
