@@ -260,8 +260,8 @@ class _Plan:
         """Half of the CPUs are asked for by actors at most: readers that got none would deadlock."""
         runtime.start()
         network = any(recipe.descriptor.network is not None for recipe in recipes)
-        has_gpus = network and hardware.device == "auto" and runtime.gpus > 0
-        on_gpu = hardware.device == "gpu" or has_gpus
+        wanted = hardware.device == "gpu" or (hardware.device == "auto" and runtime.gpus > 0)
+        on_gpu = network and wanted  # pixels have no use for one
         room = runtime.cpus // hardware.threads
         if on_gpu:
             room = int(runtime.gpus / hardware.gpus_each)

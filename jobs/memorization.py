@@ -3,6 +3,7 @@
 python jobs/memorization.py                       # handwritten digits, about five minutes
 python jobs/memorization.py --source my_images --image-size 16 --sizes 16 64 256
 python jobs/memorization.py --preset cifar10 --device gpu        # the published grid
+python jobs/memorization.py --preset cifar10 --descriptor sscd-disc-mixup --device gpu
 python jobs/memorization.py --dry-run             # what would be done, and what it costs
 """
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from regimes.actors.extraction import extract
+import torch
+
+from regimes.actors.extraction import Hardware, extract
 from regimes.actors.replicas import ReplicaOptions, generate
 from regimes.actors.runtime import RayRuntime
 from regimes.actors.trials import train_grid
@@ -19,6 +22,7 @@ from regimes.errors import ConfigError
 from regimes.images.pixels import Images, to_float
 from regimes.images.sources import open_source
 from regimes.jobs.support import console
+from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
 from regimes.jobs.support.comparison import LARGEST_WHITENING
 from regimes.jobs.support.console import RunOptions, Stage
 from regimes.jobs.support.cost import print_plan
@@ -34,7 +38,7 @@ from regimes.samplers.edm import SamplerConfig
 from regimes.storage import features, samples
 from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import checkpoint_of, num_steps
-from regimes.storage.features import fit_descriptor
+from regimes.storage.descriptors import fit_descriptor, import_weights
 from regimes.storage.images import Decoded, ImagesRecipe, decode_source, ingest, read_images
 from regimes.storage.model_specs import identify_model, import_model
 from regimes.storage.networks import NetworkRecipe
@@ -78,11 +82,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    preset, experiment, options = console.parse(
-        argv, presets=PRESETS, default_preset="digits", job="memorization", about=__doc__ or ""
+    preset, experiment, choice, options = console.parse(
+        argv,
+        presets=PRESETS,
+        default_preset="digits",
+        job="memorization",
+        about=__doc__ or "",
+        others=[DEFAULT_DESCRIPTOR, RunOptions()],
     )
     store = Store(options.output)
-    grid, decoded = _plan(experiment)
+    grid, decoded = _plan(experiment, ChosenDescriptor.find(choice))
     results = Results(options, preset, PRESETS[preset], grid)
     if options.dry_run:
         print_plan(store, grid, results, decoded, options)
@@ -110,7 +119,9 @@ def _main(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def _plan(experiment: MemorizationExperiment) -> tuple[MemorizationGrid, Decoded | None]:
+def _plan(
+    experiment: MemorizationExperiment, chosen: ChosenDescriptor
+) -> tuple[MemorizationGrid, Decoded | None]:
     """Lay out the grid; a source is read once for that, to know its content and its size."""
     if isinstance(experiment, NetworkExperiment) and experiment.teacher is not None:
         seeds = Seeds.parse(experiment.teacher_seeds)
@@ -120,7 +131,10 @@ def _plan(experiment: MemorizationExperiment) -> tuple[MemorizationGrid, Decoded
             seeds=seeds,
             seeds_per_unit=experiment.seeds_per_unit,
         )
-        return MemorizationGrid(experiment=experiment, images=taught, num_images=len(seeds)), None
+        grid = MemorizationGrid(
+            experiment=experiment, images=taught, num_images=len(seeds), chosen=chosen
+        )
+        return grid, None
     source = open_source(experiment.source)
     recipe = ImagesRecipe(
         fingerprint=source.fingerprint,
@@ -133,6 +147,7 @@ def _plan(experiment: MemorizationExperiment) -> tuple[MemorizationGrid, Decoded
         experiment=experiment,
         images=recipe,
         num_images=len(decoded.images),
+        chosen=chosen,
         sigma_data=round(float(to_float(decoded.images).std()), 4),
         left_out=tuple(
             message.split("; ")[0] for message in decoded.left_out
@@ -247,13 +262,23 @@ def _sample(runtime: RayRuntime, store: Store, grid: MemorizationGrid, options: 
 def _describe(
     runtime: RayRuntime, store: Store, grid: MemorizationGrid, options: RunOptions
 ) -> None:
+    import_weights(store, grid.descriptor, grid.chosen.weights)
     if store.missing([grid.descriptor]):
-        fit_descriptor(store, grid.descriptor)
+        device = "cuda" if torch.cuda.is_available() and options.device != "cpu" else "cpu"
+        fit_descriptor(store, grid.descriptor, device=device)
     waiting = store.missing(grid.all_features)
     units = sum(len(features.split_work(store, r)[1]) for r in waiting)
     with Stage("describe", units, "unit") as stage:
         if waiting:
-            extract(runtime, store, waiting, workers=options.replicas, on_unit=stage.advance)
+            hardware = Hardware(device=options.device, gpus_each=options.gpus_per_replica)
+            extract(
+                runtime,
+                store,
+                waiting,
+                workers=options.replicas,
+                on_unit=stage.advance,
+                hardware=hardware,
+            )
         total = len(grid.all_features)
         kept = sum(len(store.artifact(r.images).files) for r in grid.all_features) - units
         stage.done(f"{total} image sets by {grid.descriptor.name}: {kept} units kept, {units} made")

@@ -8,14 +8,19 @@ python jobs/reproducibility.py --sets network.pkl empirical:cifar10.zip --seeds 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
 
 from regimes.actors.replicas import ReplicaOptions, generate
 from regimes.actors.runtime import RayRuntime
+from regimes.descriptors.pixels import Descriptor
 from regimes.errors import ConfigError
 from regimes.images.pixels import Images
 from regimes.images.sources import ImageSource, load_images, open_source
 from regimes.jobs.support import console
+from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
 from regimes.jobs.support.comparison import ReproducibilityExperiment, fitted_descriptor
 from regimes.jobs.support.comparison_cost import print_plan
 from regimes.jobs.support.comparison_results import Compared, ComparisonResults
@@ -43,16 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    experiment, run = console.read_options(
+    experiment, choice, run = console.read_options(
         argv,
-        [ReproducibilityExperiment(), RunOptions()],
+        [ReproducibilityExperiment(), DEFAULT_DESCRIPTOR, RunOptions()],
         job="reproducibility",
         about=__doc__ or "",
     )
     if len(experiment.sets) < 2:
         raise ConfigError(f"--sets: expected two sample sets or more, got {len(experiment.sets)}")
+    chosen = ChosenDescriptor.find(choice)
+    experiment.check(chosen)
     if run.dry_run:
-        print_plan(experiment, run, _open_sets(experiment))
+        print_plan(experiment, chosen, run, _open_sets(experiment))
         return 0
     store = Store(run.output)
     sets = _open_sets(experiment)
@@ -60,6 +67,7 @@ def _main(argv: Sequence[str] | None) -> int:
     results = ComparisonResults(
         run,
         experiment,
+        chosen,
         [one.name for one in sets],
         [one.fingerprint for one in sets],
         None if fit is None else fit.fingerprint,
@@ -72,7 +80,11 @@ def _main(argv: Sequence[str] | None) -> int:
         print("complete: nothing to compute")
     else:
         made = _sample(store, sets, run)
-        results.write(_compare(experiment, made, sets, fit))
+        on_gpu = torch.cuda.is_available() and run.device != "cpu"
+        describe = partial(
+            fitted_descriptor, experiment, chosen, device="cuda" if on_gpu else "cpu"
+        )
+        results.write(_compare(experiment, describe, made, sets, fit))
     results.print_summary()
     return 0
 
@@ -129,6 +141,7 @@ def _generate(store: Store, models: Sequence[ModelSet], run: RunOptions, stage: 
 
 def _compare(
     experiment: ReproducibilityExperiment,
+    describe: Callable[[Sequence[SampleSet], Images | None], tuple[Descriptor, str]],
     sets: Sequence[SourceSet],
     opened: Sequence[SetOfSamples],
     fit: ImageSource | None,
@@ -140,9 +153,7 @@ def _compare(
     for name, count in left_out.items():
         if count:
             print(f"left out  {name}: {count} images that another set lacks", file=sys.stderr)
-    descriptor, words = fitted_descriptor(
-        experiment, aligned, _fit_images(experiment, fit, aligned)
-    )
+    descriptor, words = describe(aligned, _fit_images(experiment, fit, aligned))
     with Stage("compare", len(aligned[0].ids), "seed") as stage:
         compared = compare([one.images for one in aligned], descriptor, on_seeds=stage.advance)
         pairs = len(compared.pairs)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
+from regimes.descriptors.families import stored_weights
+from regimes.descriptors.network import NetworkConfig, NetworkDescriptor
 from regimes.descriptors.pixels import Descriptor, Pixels, WhitenedPixels
 from regimes.errors import ConfigError
 from regimes.images.pixels import Images
+from regimes.jobs.support.chosen_descriptor import ChosenDescriptor
 from regimes.samplers.edm import SamplerConfig
 from regimes.studies.reproducibility import Rules, SampleSet
 
 LARGEST_WHITENING = 12_288  # values per image (64x64x3): the transform takes their square
 _RIDGE = 0.5
 _FIT_BYTES = 2**28  # of the float64 pixels that a descriptor is fitted to
+_CENTRE_IMAGES = 4096  # whose mean is subtracted: it is known to 1/64 of the spread of features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +50,14 @@ class ReproducibilityExperiment:
     """Share of couples of images of different seeds that must not exceed the calibrated threshold."""
     mae_threshold: float = 15.0
     """Mean absolute pixel difference (0 to 255) below which two images are the same."""
-    descriptor: Literal["whitened-pixels", "pixels"] = "whitened-pixels"
-    """How images are compared."""
     fit: str | None = None
-    """Images that whitening is fitted to, such as real ones; by default the compared samples."""
+    """Images that whitening is fitted to, or a network centred by, such as real ones; by default the
+    compared samples."""
     ridge: float = _RIDGE
-    """Regularisation of the whitening, in units of the mean eigenvalue."""
+    """Regularisation of whitened-pixels, in units of the mean eigenvalue."""
+    centre: bool = False
+    """Subtract the mean feature of those images from the features of a network; class scores and pooled
+    activations need it to tell images apart."""
     batch_size: int = 64
     """Seeds per batch where a model is sampled; changes its images by rounding only."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -75,10 +81,16 @@ class ReproducibilityExperiment:
             )
         if not self.ridge > 0:
             raise ConfigError(f"--ridge: expected a number above 0, got {self.ridge}")
-        if self.descriptor == "pixels" and (self.fit is not None or self.ridge != _RIDGE):
-            raise ConfigError(
-                "--fit, --ridge: the descriptor pixels is not fitted to anything; leave them out"
-            )
+
+    def check(self, chosen: ChosenDescriptor) -> None:
+        """Refuse options that the descriptor has no use for.
+
+        Raises:
+            ConfigError: if there are any.
+        """
+        chosen.check(ridge=self.ridge != _RIDGE, centre=self.centre)
+        if self.fit is not None and not (chosen.is_fitted or self.centre):
+            raise ConfigError(f"--fit: {chosen.name} is not fitted to anything; leave it out")
 
     @property
     def rules(self) -> Rules:
@@ -91,25 +103,64 @@ class ReproducibilityExperiment:
 
 
 def fitted_descriptor(
-    experiment: ReproducibilityExperiment, sets: Sequence[SampleSet], real: Images | None
+    experiment: ReproducibilityExperiment,
+    chosen: ChosenDescriptor,
+    sets: Sequence[SampleSet],
+    real: Images | None,
+    *,
+    device: str = "cpu",
 ) -> tuple[Descriptor, str]:
     """The descriptor, and what it is in words.
 
     Args:
-        experiment: which, and how it is fitted.
+        experiment: how it is fitted.
+        chosen: which.
         sets: aligned.
         real: (N, H, W, C) images of ``--fit``, or None to fit it to the samples.
+        device: where a network computes.
 
     Raises:
         ConfigError: if it cannot describe these images.
+        BadDescriptor: if a network fails.
     """
-    return _DESCRIPTORS[experiment.descriptor](experiment, sets, real)
+    if chosen.is_fitted:
+        return _whitened(experiment, sets, real)
+    if chosen.network is None:
+        return Pixels(), chosen.name
+    return _network(experiment, chosen, chosen.network, sets, real, device)
 
 
-def _pixels(
-    experiment: ReproducibilityExperiment, sets: Sequence[SampleSet], real: Images | None
+def _network(
+    experiment: ReproducibilityExperiment,
+    chosen: ChosenDescriptor,
+    config: NetworkConfig,
+    sets: Sequence[SampleSet],
+    real: Images | None,
+    device: str,
 ) -> tuple[Descriptor, str]:
-    return Pixels(), "pixels"
+    data = None if chosen.weights is None else stored_weights(config.family, chosen.weights)
+    plain = NetworkDescriptor.load(config, data, device=device)
+    if not experiment.centre:
+        return plain, config.label
+    images, words = _background(experiment, sets, real, _CENTRE_IMAGES)
+    mean = plain.raw(images).mean(0, dtype=np.float64)
+    centred = NetworkDescriptor.load(config, data, device=device, centre=mean)
+    return centred, f"{config.label}, minus the mean of {words}"
+
+
+def _background(
+    experiment: ReproducibilityExperiment,
+    sets: Sequence[SampleSet],
+    real: Images | None,
+    most: int,
+) -> tuple[Images, str]:
+    """Images that a descriptor is fitted to, at most so many; and what they are in words."""
+    if real is not None:
+        images = real[:most]
+        return images, f"{len(images)} images of {experiment.fit}"
+    each = max(1, most // len(sets))
+    images = np.concatenate([one.images[:each] for one in sets])
+    return images, f"{min(each, len(sets[0].ids))} samples of each set"
 
 
 def _whitened(
@@ -122,13 +173,7 @@ def _whitened(
             f"most {LARGEST_WHITENING}); pass --image-size, or --descriptor pixels"
         )
     most = max(2, _FIT_BYTES // (8 * width))
-    if real is None:
-        each = max(1, most // len(sets))
-        images = np.concatenate([one.images[:each] for one in sets])
-        words = f"{min(each, len(sets[0].ids))} samples of each set"
-    else:
-        images = real[:most]
-        words = f"{len(images)} images of {experiment.fit}"
+    images, words = _background(experiment, sets, real, most)
     try:
         fitted = WhitenedPixels.fit(images, ridge=experiment.ridge)
     except ValueError as error:
@@ -136,9 +181,3 @@ def _whitened(
     if len(images) <= width:
         words += f", too few for their {width} values to be whitened well"
     return fitted, f"whitened-pixels, fitted to {words}"
-
-
-_Builder = Callable[
-    [ReproducibilityExperiment, Sequence[SampleSet], Images | None], tuple[Descriptor, str]
-]
-_DESCRIPTORS: dict[str, _Builder] = {"pixels": _pixels, "whitened-pixels": _whitened}

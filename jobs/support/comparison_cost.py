@@ -9,6 +9,7 @@ import numpy as np
 
 from regimes.images.pixels import Images, with_channels
 from regimes.images.sources import ImageSource
+from regimes.jobs.support.chosen_descriptor import ChosenDescriptor
 from regimes.jobs.support.comparison import ReproducibilityExperiment
 from regimes.jobs.support.comparison_results import default_name
 from regimes.jobs.support.console import RunOptions, duration
@@ -21,7 +22,10 @@ _TIMED_IMAGES = 16
 
 
 def print_plan(
-    experiment: ReproducibilityExperiment, run: RunOptions, sets: Sequence[SetOfSamples]
+    experiment: ReproducibilityExperiment,
+    chosen: ChosenDescriptor,
+    run: RunOptions,
+    sets: Sequence[SetOfSamples],
 ) -> None:
     """What would be compared, and how long one thread of this machine would take; keeps nothing."""
     count, seconds, values = 0, 0.0, 0
@@ -37,7 +41,7 @@ def print_plan(
             print(f"set       {one.name}: {seeds} images {width}x{height}x{channels}, {one.about}")
         count = max(count, seeds)
     pairs = len(sets) * (len(sets) - 1) // 2
-    print(f"compare   {pairs} pairs, up to {count} seeds, by {experiment.descriptor}")
+    print(f"compare   {pairs} pairs, up to {count} seeds, by {chosen.name}")
     if values:
         blocks = plan_blocks(count, len(sets), values)
         kind = "all" if blocks.exact else "an unbiased choice of"
@@ -50,7 +54,7 @@ def print_plan(
     print(
         f"time      about {duration(seconds)} on one thread of this machine, sampling not counted"
     )
-    where = run.name or default_name(experiment, [one.name for one in sets])
+    where = run.name or default_name(experiment, chosen.options, [one.name for one in sets])
     print(f"results   {Location(run.output).uri}/reproducibility/{where}")
 
 

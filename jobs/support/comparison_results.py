@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
+from regimes.descriptors.network import NetworkConfig
+from regimes.descriptors.options import DescriptorOptions
 from regimes.figures.agreement import agreement_matrix, pair_histogram
 from regimes.figures.model_sheet import ModelRow, model_sheet
+from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
 from regimes.jobs.support.comparison import ReproducibilityExperiment
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.result_folder import (
@@ -43,6 +46,9 @@ class ComparisonRecipe(Recipe):
     code_version: ClassVar[int] = 1
 
     experiment: ReproducibilityExperiment
+    descriptor: str
+    network: NetworkConfig | None
+    """With the hash of its weights."""
     fingerprints: tuple[str, ...]
     """Of every set, in order; of a model, the address of its samples."""
     fit_fingerprint: str | None
@@ -70,18 +76,21 @@ class ComparisonResults(ResultFolder):
         self,
         run: RunOptions,
         experiment: ReproducibilityExperiment,
+        chosen: ChosenDescriptor,
         names: Sequence[str],
         fingerprints: Sequence[str],
         fit_fingerprint: str | None,
     ) -> None:
-        self.experiment = experiment
+        self.experiment, self.choice = experiment, chosen.options
         recipe = ComparisonRecipe(
             experiment=experiment,
+            descriptor=chosen.name,
+            network=chosen.network,
             fingerprints=tuple(fingerprints),
             fit_fingerprint=fit_fingerprint,
         )
-        identity = ("experiment", "fingerprints", "fit_fingerprint")
-        name = run.name or default_name(experiment, names)
+        identity = ("experiment", "descriptor", "network", "fingerprints", "fit_fingerprint")
+        name = run.name or default_name(experiment, self.choice, names)
         super().__init__(run.output, "reproducibility", name, recipe, identity=identity)
 
     def write(self, compared: Compared) -> None:
@@ -96,6 +105,7 @@ class ComparisonResults(ResultFolder):
         drawn = Drawn(_figures(compared))
         yield from drawn.files()
         changed = options(ReproducibilityExperiment(), self.experiment)
+        changed += options(DEFAULT_DESCRIPTOR, self.choice)
         report = ReproducibilityReport(
             title=f"Reproducibility: {', '.join(compared.study.names)}",
             answer=answer(compared.study),
@@ -126,11 +136,14 @@ class ComparisonResults(ResultFolder):
         print(f"\nreport    {self.location.uri}/{REPORT}")
 
 
-def default_name(experiment: ReproducibilityExperiment, names: Sequence[str]) -> str:
+def default_name(
+    experiment: ReproducibilityExperiment, choice: DescriptorOptions, names: Sequence[str]
+) -> str:
     """Name of the result folder, ``edm-vs-ct-1a2b3c4d``: the sets by name, and a hash of all options."""
     shown = [slug(name) or "set" for name in names[:3]]
     more = f"-and-{len(names) - 3}-more" if len(names) > 3 else ""
-    digest = hashlib.sha256(to_json(experiment).encode()).hexdigest()[:8]
+    text = to_json(experiment) + to_json(choice)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{'-vs-'.join(shown)[:80]}{more}-{digest}"
 
 

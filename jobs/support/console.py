@@ -80,8 +80,9 @@ def parse(
     default_preset: str,
     job: str,
     about: str,
-) -> tuple[str, C, RunOptions]:
-    """Read a command line: a preset, any of its fields, and the run options.
+    others: Sequence[Any] = (RunOptions(),),
+) -> tuple[Any, ...]:
+    """Read a command line: a preset, any of its fields, and other options.
 
     Args:
         argv: arguments, or None for those of the process.
@@ -89,9 +90,10 @@ def parse(
         default_preset: the one to take without ``--preset``.
         job: name of the job.
         about: one sentence for ``--help``.
+        others: defaults of the other options, see ``read_options``.
 
     Returns:
-        Name of the preset, the experiment, the run options.
+        Name of the preset, the experiment, and one instance for each of the others.
 
     Raises:
         ConfigError: if the preset is unknown or a value cannot be used.
@@ -103,13 +105,13 @@ def parse(
         raise ConfigError(
             f"--preset {chosen.preset}: no such preset; choose one of {', '.join(presets)}"
         )
-    experiment, run = read_options(
+    found = read_options(
         rest,
-        [presets[chosen.preset], RunOptions()],
+        [presets[chosen.preset], *others],
         job=job,
         about=f"{about}\n\n--preset NAME: {', '.join(presets)} (default {default_preset})",
     )
-    return chosen.preset, experiment, run
+    return (chosen.preset, *found)
 
 
 def read_options(

@@ -42,10 +42,11 @@ class MemorizationExperiment:
     """Seed of the first sample."""
     seeds_per_unit: int = 500
     """Seeds per work unit; also the batch size of sampling."""
-    descriptor: Literal["whitened-pixels", "pixels"] = "whitened-pixels"
-    """How images are compared."""
     ridge: float = 0.5
-    """Regularisation of the whitening, in units of the mean eigenvalue."""
+    """Regularisation of whitened-pixels, in units of the mean eigenvalue."""
+    centre: bool = False
+    """Subtract the mean feature of the largest training set from those of a network; class scores and
+    pooled activations need it to tell images apart."""
     calibration_quantile: float = 0.95
     """Fraction of real held-out images that must not count as copies."""
     published_threshold: float = 0.6

@@ -11,6 +11,7 @@ from typing import Literal
 
 from regimes.errors import ConfigError
 from regimes.images.split import Half, Split
+from regimes.jobs.support.chosen_descriptor import ChosenDescriptor
 from regimes.jobs.support.experiments import (
     LEAST_ITEMS,
     MemorizationExperiment,
@@ -36,6 +37,7 @@ class MemorizationGrid:
         experiment: what to study.
         images: recipe of the decoded source, or of a teacher's samples.
         num_images: how many it holds.
+        chosen: the descriptor that was asked for.
         sigma_data: standard deviation of its pixels in [-1, 1], where models are told.
         left_out: messages of the images that could not be decoded.
 
@@ -46,11 +48,14 @@ class MemorizationGrid:
     experiment: MemorizationExperiment
     images: ImagesRecipe | SamplesRecipe
     num_images: int
+    chosen: ChosenDescriptor
     sigma_data: float | None = None
     left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Fail before anything is computed."""
+        e = self.experiment
+        self.chosen.check(ridge=e.ridge != MemorizationExperiment().ridge, centre=e.centre)
         if self.num_images < 2 * LEAST_ITEMS:
             raise ConfigError(
                 f"--source: expected at least {2 * LEAST_ITEMS} images, got {self.num_images}"
@@ -163,12 +168,7 @@ class MemorizationGrid:
     def descriptor(self) -> DescriptorRecipe:
         """The descriptor, fitted to the largest training set of half A."""
         e = self.experiment
-        fitted = e.descriptor == "whitened-pixels"
-        return DescriptorRecipe(
-            name=e.descriptor,
-            fit=self.subset("A", self.sizes[-1]) if fitted else None,
-            ridge=e.ridge if fitted else None,
-        )
+        return self.chosen.recipe(self.subset("A", self.sizes[-1]), ridge=e.ridge, centre=e.centre)
 
     def features(self, images: Recipe, *, mirrored: bool = False) -> FeaturesRecipe:
         """The features of an image or sample artifact, or of the flips of its images."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.drawing import figures
 from regimes.jobs.support.experiments import MemorizationExperiment
@@ -30,6 +31,7 @@ from regimes.jobs.support.result_folder import (
 from regimes.jobs.support.tensorboard import event_files
 from regimes.report import MemorizationReport, render
 from regimes.storage.artifacts import Recipe, Store, to_json
+from regimes.storage.features import DescriptorRecipe
 from regimes.studies.memorization import Evidence, Row
 from regimes.studies.verdict import RULES
 
@@ -44,6 +46,8 @@ class ResultsRecipe(Recipe):
     experiment: MemorizationExperiment
     images: Recipe
     """What the models were trained on."""
+    descriptor: DescriptorRecipe
+    """How images were compared; of a network with the hash of its weights."""
     artifacts: str
     """Hash of the addresses of everything the study rests on, code versions included."""
 
@@ -70,10 +74,11 @@ class Results(ResultFolder):
         recipe = ResultsRecipe(
             experiment=grid.experiment,
             images=grid.images,
+            descriptor=grid.descriptor,
             artifacts=hashlib.sha256(addresses.encode()).hexdigest(),
         )
-        name = run.name or _default_name(preset, preset_experiment, grid.experiment)
-        identity = ("experiment", "images")
+        name = run.name or _default_name(preset, preset_experiment, grid)
+        identity = ("experiment", "images", "descriptor")
         super().__init__(run.output, "memorization", name, recipe, identity=identity)
 
     def write(self, store: Store, evidence: Evidence) -> None:
@@ -108,6 +113,7 @@ class Results(ResultFolder):
     def _command(self) -> str:
         """The command line that gives these results from the same source."""
         changed = options(self.preset_experiment, self.grid.experiment)
+        changed += options(DEFAULT_DESCRIPTOR, self.grid.chosen.options)
         return " ".join(["python jobs/memorization.py", f"--preset {self.preset}", *changed])
 
     def print_summary(self) -> None:
@@ -123,15 +129,16 @@ class Results(ResultFolder):
         print(f"\nreport    {self.location.uri}/{REPORT}")
 
 
-def _default_name(
-    preset: str, original: MemorizationExperiment, experiment: MemorizationExperiment
-) -> str:
+def _default_name(preset: str, original: MemorizationExperiment, grid: MemorizationGrid) -> str:
     """``digits-seed0``; with the source's name and a hash when they differ from the preset's."""
+    experiment, choice = grid.experiment, grid.chosen.options
     about = preset if experiment.origin == original.origin else slug(experiment.origin) or preset
     name = f"{about}-seed{experiment.seed}"
-    if dataclasses.replace(original, seed=experiment.seed) == experiment:
+    usual = choice == DEFAULT_DESCRIPTOR
+    if usual and dataclasses.replace(original, seed=experiment.seed) == experiment:
         return name
-    return f"{name}-{hashlib.sha256(to_json(experiment).encode()).hexdigest()[:8]}"
+    text = to_json(experiment) + ("" if usual else to_json(choice))
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _scores_json(findings: Findings) -> str:

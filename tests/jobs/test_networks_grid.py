@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import made_networks
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -84,9 +85,23 @@ def test_models_are_trained_on_the_samples_of_a_teacher(tmp_path):
     assert ("rp_optimal", 4, 4) in scores(tmp_path)
 
 
-def test_two_parts_compare_models_of_disjoint_data(archive, tmp_path):
-    text = smoke(archive, tmp_path, "--parts", "2", "--widths", "4", "--sizes", "4", "8")
+def test_two_parts_compare_models_of_disjoint_data_by_a_network(archive, tmp_path):
+    made_networks.tiny_script(tmp_path / "tiny.pt")
+    network = (
+        "--descriptor",
+        f"torchscript:{tmp_path / 'tiny.pt'}",
+        "--resize",
+        "skew-32",
+        "--centre",
+    )
+    grid = ("--parts", "2", "--widths", "4", "--sizes", "4", "8")
+    text = smoke(archive, tmp_path, *grid, *network)
     assert counts(text, "train") == (0, 4)
+    (folder,) = (tmp_path / "memorization").iterdir()
+    labels = pq.read_table(folder / "scores.parquet")["descriptor"].to_pylist()
+    (label,) = {text for text in labels if text}
+    assert label.startswith("torchscript-tiny skew-32 output weights:")
+    assert " centre:" in label
     found = scores(tmp_path)
     assert ("rp_disjoint", 8, 4) in found
     assert ("rp_disjoint_null", 8, None) in found
@@ -111,6 +126,9 @@ def test_dry_run_prints_the_grid_and_its_cost(archive, tmp_path, capsys):
         (["--network.conditional"], "--network.conditional"),
         (["--sizes", "4", "58"], "leaves fewer than 4 of 60 images"),
         (["--teacher", str(TEACHER), "--teacher-seeds", "x"], "seeds 'x'"),
+        (["--centre"], "--centre: whitened-pixels needs no centre"),
+        (["--descriptor", "sscd"], "--descriptor sscd: expected one of"),
+        (["--descriptor", "pixels", "--ridge", "1"], "--ridge: pixels is not fitted"),
         (["--training.batch-size", "0"], "batch_size"),
         (["--training.duration-kimg", "0"], "duration_kimg"),
     ],

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import made_networks
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -174,6 +175,23 @@ def test_models_are_sampled_and_compared_with_published_samples(tmp_path):
     assert "complete" in run_job("reproducibility", *options)
 
 
+def test_a_network_describes_and_is_centred_on_request(tmp_path, sets, capsys):
+    """Class scores of random weights are alike for all images, until their mean is taken off."""
+    made_networks.tiny_script(tmp_path / "tiny.pt")
+    network = ("--descriptor", f"torchscript:{tmp_path / 'tiny.pt'}", "--resize", "skew-16")
+    assert run(tmp_path, "--sets", *sets, *network) == 0
+    plain = scores(tmp_path)
+    assert "skew-16 output weights:" in plain["descriptor"]
+    assert run(tmp_path, "--sets", *sets, *network, "--centre") == 1
+    assert "another configuration" in capsys.readouterr().err
+    assert run(tmp_path, "--sets", *sets, *network, "--centre", "--no-resume") == 0
+    centred = scores(tmp_path)
+    assert "minus the mean of 30 samples of each set" in centred["descriptor"]
+    null = [[r["null"] for r in s["scores"] if r["score"] == "rp"] for s in (plain, centred)]
+    assert min(null[0]) > 0.95
+    assert max(null[1]) < 0.5
+
+
 BAD = [
     (lambda t, s: [], "--sets: expected two sample sets or more, got 0"),
     (lambda t, s: ["--sets", s[0]], "two sample sets or more, got 1"),
@@ -187,7 +205,11 @@ BAD = [
     (lambda t, s: ["--sets", *s, "--image-size", "0"], "--image-size"),
     (lambda t, s: ["--sets", *s, "--sampler.num-steps", "3"], "--sampler: no set is a model"),
     (lambda t, s: ["--sets", *s, "--fit", "digits"], "--fit digits: images of shape (8, 8, 1)"),
-    (lambda t, s: ["--sets", *s, "--descriptor", "pixels", "--fit", "digits"], "--fit"),
+    (lambda t, s: ["--sets", *s, "--descriptor", "pixels", "--fit", "digits"], "--fit: pixels is"),
+    (lambda t, s: ["--sets", *s, "--descriptor", "pixels", "--ridge", "1"], "--ridge: pixels is"),
+    (lambda t, s: ["--sets", *s, "--centre"], "--centre: whitened-pixels needs no centre"),
+    (lambda t, s: ["--sets", *s, "--weights", "w.pt"], "--weights: whitened-pixels is no network"),
+    (lambda t, s: ["--sets", *s, "--descriptor", "sscd"], "--descriptor sscd: expected one of"),
     (lambda t, s: ["--sets", s[0], "wiener:digits"], "sampled for --seeds"),
     (lambda t, s: ["--sets", s[0], "digits", "--channels", "1"], "0 are in all sets"),
 ]

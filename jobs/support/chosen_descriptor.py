@@ -1,0 +1,89 @@
+"""The descriptor that a job was asked for: a network whose weights are there, or pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from regimes.descriptors.network import NetworkConfig
+from regimes.descriptors.options import DescriptorOptions, find_network
+from regimes.errors import ConfigError
+from regimes.storage.descriptors import DescriptorRecipe
+from regimes.storage.images import Subset
+
+DEFAULT_DESCRIPTOR = DescriptorOptions(descriptor="whitened-pixels")
+"""What jobs take if they are not told: it needs no download."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenDescriptor:
+    """A descriptor, before it is fitted to anything.
+
+    Args:
+        options: as on the command line.
+        network: what it is, if it is a network.
+        weights: the file of its weights, if it has one.
+    """
+
+    options: DescriptorOptions
+    network: NetworkConfig | None
+    weights: Path | None
+
+    @classmethod
+    def find(cls, options: DescriptorOptions) -> ChosenDescriptor:
+        """Look it up; weights that are missing are downloaded, unless that is forbidden.
+
+        Raises:
+            ConfigError: if an option does not apply, or there is no such descriptor.
+            BadDescriptor: if its weights are not there, or not the right ones.
+        """
+        if options.is_network:
+            network, weights = find_network(options)
+            return cls(options=options, network=network, weights=weights)
+        changed = [
+            f"--{name.replace('_', '-')}"
+            for name in ("weights", "resize", "filter", "mean", "std", "precision", "channels_last")
+            if getattr(options, name) != getattr(DEFAULT_DESCRIPTOR, name)
+        ]
+        if changed:
+            raise ConfigError(
+                f"{', '.join(changed)}: {options.descriptor} is no network; leave it out, or choose "
+                "another --descriptor"
+            )
+        return cls(options=options, network=None, weights=None)
+
+    @property
+    def name(self) -> str:
+        """Of the descriptor."""
+        return self.options.descriptor if self.network is None else self.network.name
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it is fitted to real images (whitening)."""
+        return self.options.descriptor == "whitened-pixels"
+
+    def check(self, *, ridge: bool, centre: bool) -> None:
+        """Refuse options that another kind of descriptor has.
+
+        Args:
+            ridge: whether a ridge was asked for.
+            centre: whether a centre was.
+
+        Raises:
+            ConfigError: if it does not apply.
+        """
+        if ridge and not self.is_fitted:
+            raise ConfigError(f"--ridge: {self.name} is not fitted to anything; leave it out")
+        if centre and self.network is None:
+            raise ConfigError(f"--centre: {self.name} needs no centre; leave it out")
+
+    def recipe(self, real: Subset, *, ridge: float, centre: bool) -> DescriptorRecipe:
+        """The artifact of this descriptor, fitted to (or centred by) these images as it needs."""
+        if self.network is None:
+            fit = real if self.is_fitted else None
+            return DescriptorRecipe(
+                name=self.name, fit=fit, ridge=ridge if self.is_fitted else None
+            )
+        return DescriptorRecipe(
+            name=self.name, network=self.network, centre=real if centre else None
+        )
