@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from regimes.errors import ConfigError
-from regimes.scores.approximate import nearest_approximate
+from regimes.scores.approximate import ApproximateSearch, nearest_approximate
 from regimes.scores.neighbours import nearest, squared_distances
 
 
@@ -66,3 +66,16 @@ def test_errors_say_what_is_missing(rng, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ConfigError, match="pip install faiss-cpu"):
         nearest_approximate(q, r)
+
+
+def test_a_search_remembers_its_worst_recall(rng):
+    queries, references = (rng.standard_normal((n, 8)).astype(np.float32) for n in (60, 4000))
+    search = ApproximateSearch()
+    for k in (1, 5):
+        positions, squared = search(queries, references, k)
+        found = nearest_approximate(queries, references, k)
+        np.testing.assert_array_equal(positions, found.positions)
+        np.testing.assert_array_equal(squared, found.squared)
+    worst = min(call.recall for call in search.calls)
+    assert len(search.calls) == 2
+    assert f"of 60 images {100 * worst:.2f}%" in search.words

@@ -97,6 +97,29 @@ def nearest_approximate(
     )
 
 
+class ApproximateSearch:
+    """``nearest_approximate`` in the place of ``nearest``; remembers the recall of every call."""
+
+    def __init__(self) -> None:
+        self.calls: list[ApproximateNeighbours] = []
+
+    def __call__(self, queries: Rows, references: Rows, k: int) -> tuple[Index, Floats]:
+        """Positions (M, k) and exact squared distances (M, k) of what was found, nearest first."""
+        found = nearest_approximate(queries, references, k)
+        self.calls.append(found)
+        return found.positions, found.squared
+
+    @property
+    def words(self) -> str:
+        """The recall of the worst call, in a sentence."""
+        worst = min(self.calls, key=lambda found: found.recall)
+        return (
+            f"Neighbours were searched approximately, in {worst.num_probes} of {worst.num_lists} lists: "
+            f"of the true neighbours of {worst.num_sampled:,} images {100 * worst.recall:.2f}% "
+            f"[{100 * worst.low:.2f}%, {100 * worst.high:.2f}%] were found. A copy may be missed."
+        )
+
+
 def _inverted_file(references: Rows, num_lists: int, num_probes: int, seed: int) -> Any:
     try:
         import faiss

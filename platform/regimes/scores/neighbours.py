@@ -30,6 +30,8 @@ Rows = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 Measure = Callable[[Tensor, Tensor], Tensor]
+Search = Callable[[Rows, Rows, int], tuple[Index, Floats]]
+"""(queries, references, k) -> positions (M, k), squared distances (M, k), nearest first."""
 
 BLOCK = 4096
 """References of a tile on a CPU; see ``queries_at_once``."""

@@ -23,8 +23,7 @@ import numpy.typing as npt
 from regimes.errors import ConfigError
 from regimes.scores.calibration import Threshold, quantile_threshold
 from regimes.scores.features import Features, Index, check_comparable, check_mirrored
-from regimes.scores.neighbours import nearest, similarities
-from regimes.scores.products import Device
+from regimes.scores.neighbours import Search, nearest, similarities
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -185,7 +184,7 @@ def find_copies(
     same_pixels: SamePixels,
     on_step: Callable[[], None] = lambda: None,
     *,
-    device: Device = "cpu",
+    search: Search = nearest,
 ) -> Copies:
     """Compare every generated image, and every reference image, with the training images.
 
@@ -195,14 +194,14 @@ def find_copies(
         groups: (N,) for every training image the position of the first that counts as the same.
         same_pixels: compares images pixel by pixel; asked about look-alikes only.
         on_step: called twice.
-        device: where neighbours are searched.
+        search: finds nearest references, as ``nearest`` does.
 
     Raises:
         ConfigError: if the training images are too few or too alike to be told apart.
 
     Cost: two searches, O((M + H) N D) time; memory O(N D).
     """
-    index = _References.of(sets, groups, device)
+    index = _References.of(sets, groups, search)
     generated = index.match(sets.generated)
     on_step()
     if sets.heldout is None:
@@ -248,10 +247,10 @@ class _References:
     positions: Index
     """(R,) of the training image of every row."""
     flipped: Flags
-    device: Device
+    search: Search
 
     @classmethod
-    def of(cls, sets: AuditSets, groups: Index, device: Device) -> _References:
+    def of(cls, sets: AuditSets, groups: Index, search: Search) -> _References:
         kept = np.unique(groups)
         kept = kept[sets.train.values[kept].any(1)]
         if len(kept) < 3:
@@ -262,7 +261,7 @@ class _References:
         if sets.mirrored is not None:
             rows, copies = np.concatenate([rows, sets.mirrored.values[kept]]), 2
         flipped = np.arange(len(rows)) >= len(kept)
-        return cls(rows=rows, positions=np.tile(kept, copies), flipped=flipped, device=device)
+        return cls(rows=rows, positions=np.tile(kept, copies), flipped=flipped, search=search)
 
     def match(self, items: Features, own: Index | None = None) -> Matches:
         """Match images; ``own`` are the (M,) training images that they must not be matched with."""
@@ -282,7 +281,7 @@ class _References:
         """The nearest row of each of the two nearest images: rows (M, 2), squared distances (M, 2)."""
         # An image has at most two rows, so two others are among the nearest 3, or 5 besides its own.
         wanted = min(3 if own is None else 5, len(self.rows))
-        rows, squared = nearest(items.values, self.rows, wanted, device=self.device)
+        rows, squared = self.search(items.values, self.rows, wanted)
         of = self.positions[rows]
         allowed = np.ones_like(of, np.bool_) if own is None else of != own[:, None]
         first = allowed.argmax(1)[:, None]
@@ -299,7 +298,7 @@ class _References:
             rows=self.rows[plain],
             positions=self.positions[plain],
             flipped=self.flipped[plain],
-            device=self.device,
+            search=self.search,
         )
         asked = np.flatnonzero(flipped)
         mine = None if own is None else own[asked]
