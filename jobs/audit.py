@@ -13,20 +13,17 @@ from collections.abc import Sequence
 import torch
 
 from regimes.actors.runtime import RayRuntime
-from regimes.images.pixels import Images, with_channels
 from regimes.jobs.support import console
 from regimes.jobs.support.audit import AuditedSets, AuditExperiment
 from regimes.jobs.support.audit_cost import print_plan
-from regimes.jobs.support.audit_features import MIRRORED, AuditFeatures
-from regimes.jobs.support.audit_gallery import Gallery, ReadImage, pixel_comparison
+from regimes.jobs.support.audit_features import MIRRORED, AuditFeatures, plain_images
+from regimes.jobs.support.audit_gallery import Gallery, pixel_comparison
 from regimes.jobs.support.audit_results import (
     DEFAULT_DESCRIPTOR,
     Audited,
     AuditResults,
 )
 from regimes.jobs.support.console import RunOptions, Stage
-from regimes.report.reproducibility import SetLine
-from regimes.scores.features import Features
 from regimes.storage.artifacts import Store
 from regimes.studies.audit import AuditSets, find_copies
 from regimes.studies.audit_metrics import NUM_METRIC_STEPS, Limits, all_scores, duplicate_groups
@@ -81,8 +78,8 @@ def _audit(plan: AuditFeatures, run: RunOptions) -> Audited:
     """Compare and count."""
     experiment = plan.experiment
     rows, raw = plan.read()
-    left_out = _left_out(plan, rows)
-    read = _reader(plan, rows)
+    left_out = plan.left_out(rows)
+    read = plan.reader(rows)
     sets = AuditSets(
         train=rows["train"],
         generated=rows["generated"],
@@ -109,53 +106,11 @@ def _audit(plan: AuditFeatures, run: RunOptions) -> Audited:
         metrics=metrics,
         duplicates={"train": same, "generated": again},
         gallery=Gallery(copies, ids["generated"], ids["train"], read, experiment.gallery_pairs),
-        lines=_lines(plan, rows, read),
+        lines=plan.lines(rows, read),
         descriptor=plan.words,
-        notes=[*plan.sets.warnings(), *_plain(rows)],
+        notes=[*plan.sets.warnings(), *plain_images(rows)],
         left_out=left_out,
     )
-
-
-def _left_out(plan: AuditFeatures, rows: dict[str, Features]) -> dict[str, int]:
-    """Unreadable images of every set, counted and listed."""
-    counts = {}
-    for name, source in plan.sets.sources.items():
-        missing = sorted(set(source.ids) - {str(i) for i in rows[name].ids})
-        counts[name] = len(missing)
-        for image_id in missing:
-            print(f"left out  {plan.sets.specs[name]}/{image_id}: not readable", file=sys.stderr)
-    return counts
-
-
-def _reader(plan: AuditFeatures, rows: dict[str, Features]) -> ReadImage:
-    """Gives an image by its position among the features of its set."""
-    places = {
-        name: {image_id: i for i, image_id in enumerate(source.ids)}
-        for name, source in plan.sets.sources.items()
-    }
-
-    def read(name: str, position: int) -> Images:
-        e, source = plan.experiment, plan.sets.sources[name]
-        place = places[name][str(rows[name].ids[position])]
-        return with_channels(source.read(place, image_size=e.image_size), e.channels)
-
-    return read
-
-
-def _lines(plan: AuditFeatures, rows: dict[str, Features], read: ReadImage) -> list[SetLine]:
-    lines = []
-    for name, spec in plan.sets.specs.items():
-        height, width, channels = read(name, 0).shape
-        size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'}"
-        lines.append(SetLine(name=name, where=spec, count=len(rows[name]), size=size))
-    return lines
-
-
-def _plain(rows: dict[str, Features]) -> list[str]:
-    """What descriptors cannot compare."""
-    empty = {name: int((~f.values.any(1)).sum()) for name, f in rows.items() if name != MIRRORED}
-    found = ", ".join(f"{count:,} of {name}" for name, count in empty.items() if count)
-    return [f"Images without any contrast are similar to nothing: {found}."] if found else []
 
 
 if __name__ == "__main__":

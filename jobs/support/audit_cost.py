@@ -11,8 +11,7 @@ from regimes.descriptors.families import stored_weights
 from regimes.descriptors.network import NetworkDescriptor
 from regimes.images.pixels import Images, with_channels
 from regimes.images.sources import ImageSource
-from regimes.jobs.support.audit import AuditExperiment
-from regimes.jobs.support.audit_features import AuditFeatures
+from regimes.jobs.support.audit_features import AuditFeatures, Described, SetFeatures
 from regimes.jobs.support.audit_results import AuditResults
 from regimes.jobs.support.console import duration
 
@@ -23,7 +22,7 @@ def print_plan(plan: AuditFeatures, results: AuditResults) -> None:
     """What would be compared, and how long one thread of this machine would take; keeps nothing."""
     seconds, count = 0.0, {}
     for name, source in plan.sets.sources.items():
-        images, each = _timed_read(plan.experiment, source)
+        images, each = timed_read(plan.experiment, source)
         count[name] = len(source.ids)
         seconds += count[name] * each
         height, width, channels = images[0].shape
@@ -32,7 +31,7 @@ def print_plan(plan: AuditFeatures, results: AuditResults) -> None:
             f"{plan.sets.specs[name]}"
         )
     total = sum(count.values()) + (count["train"] if plan.experiment.count_flips else 0)
-    dimension, each = _timed_description(plan, images[0])
+    dimension, each = timed_description(plan, images[0])
     seconds += total * each
     print(f"describe  {total:,} images by {plan.choice.descriptor}, {dimension} numbers each")
     compared = _seconds_of_products(count, dimension, plan.experiment.count_flips)
@@ -44,7 +43,7 @@ def print_plan(plan: AuditFeatures, results: AuditResults) -> None:
     print(f"results   {results.location.uri}")
 
 
-def _timed_read(experiment: AuditExperiment, source: ImageSource) -> tuple[list[Images], float]:
+def timed_read(experiment: Described, source: ImageSource) -> tuple[list[Images], float]:
     """Some images, and the seconds that decoding one takes."""
     some = range(min(_TIMED_IMAGES, len(source.ids)))
     started = time.perf_counter()
@@ -55,7 +54,7 @@ def _timed_read(experiment: AuditExperiment, source: ImageSource) -> tuple[list[
     return images, (time.perf_counter() - started) / len(images)
 
 
-def _timed_description(plan: AuditFeatures, image: Images) -> tuple[int, float]:
+def timed_description(plan: SetFeatures, image: Images) -> tuple[int, float]:
     """Numbers per image, and the seconds that describing one takes."""
     if plan.network is None:
         return image.size, 2 * image.size**2 / 1e10

@@ -1,4 +1,4 @@
-"""The descriptors of an audit: which artifacts hold them, and how they are made.
+"""The descriptors of image sets: which artifacts hold them, and how they are made.
 
 Images are described where they are, a block at a time, whatever their sizes. Only descriptors made of
 pixels, which need images of one size, and images that lie in artifacts go through the store first.
@@ -6,10 +6,12 @@ pixels, which need images of one size, and images that lie in artifacts go throu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from regimes.descriptors.network import NetworkConfig
 from regimes.descriptors.options import DescriptorOptions, find_network
 from regimes.descriptors.pixels import unit_rows
 from regimes.errors import ConfigError
-from regimes.images.pixels import with_channels
+from regimes.images.pixels import Images, with_channels
 from regimes.images.selection import sample_images
 from regimes.images.sources import ImageSource
 from regimes.images.split import Split
@@ -27,6 +29,7 @@ from regimes.jobs.support.audit import AuditedSets, AuditExperiment
 from regimes.jobs.support.comparison import LARGEST_WHITENING
 from regimes.jobs.support.console import RunOptions, Stage
 from regimes.jobs.support.sample_sets import is_artifact
+from regimes.report.reproducibility import SetLine
 from regimes.scores.features import Features
 from regimes.storage import features
 from regimes.storage.artifacts import Recipe, Store
@@ -45,13 +48,41 @@ FIT_BYTES = 2**28  # of the float64 pixels that whitening is fitted to
 RAW_DESCRIPTOR = "inception-fid"  # its distances are defined on features that are not normalised
 
 
+class Described(Protocol):
+    """What an experiment says about describing its images; see ``AuditExperiment``."""
+
+    @property
+    def image_size(self) -> int | None: ...
+    @property
+    def channels(self) -> Literal[1, 3] | None: ...
+    @property
+    def skip_bad_images(self) -> bool: ...
+    @property
+    def count_flips(self) -> bool: ...
+    @property
+    def centre_images(self) -> int: ...
+    @property
+    def ridge(self) -> float: ...
+
+
+class OpenedSets(Protocol):
+    """Image sets by name; a name is that of an option, or ``option/name`` if an option takes several."""
+
+    @property
+    def specs(self) -> dict[str, str]: ...
+    @property
+    def sources(self) -> dict[str, ImageSource]: ...
+    @property
+    def fingerprints(self) -> dict[str, str]: ...
+
+
 @dataclass(frozen=True)
-class AuditFeatures:
-    """The features that an audit compares.
+class SetFeatures:
+    """The features of several image sets.
 
     Args:
         store: where they are.
-        experiment: what is audited.
+        experiment: how images are described.
         choice: by which descriptor.
         sets: opened.
 
@@ -59,10 +90,14 @@ class AuditFeatures:
         ConfigError, BadDescriptor: if the descriptor is unknown, or its weights are not there.
     """
 
+    base: ClassVar[str] = "train"
+    """The set that descriptors are fitted to."""
+    base_name: ClassVar[str] = "training images"
+
     store: Store
-    experiment: AuditExperiment
+    experiment: Described
     choice: DescriptorOptions
-    sets: AuditedSets
+    sets: OpenedSets
 
     def __post_init__(self) -> None:
         """Refuse what could not be described, before anything is made."""
@@ -78,18 +113,19 @@ class AuditFeatures:
     def _check_shapes(self) -> None:
         """Pixels are compared one by one: the first images tell whether they can be."""
         e = self.experiment
+        base = self.base
         shapes = {
             name: with_channels(source.read(0, image_size=e.image_size), e.channels).shape
             for name, source in self.sets.sources.items()
         }
         for name, shape in shapes.items():
-            if shape != shapes["train"]:
+            if shape != shapes[base]:
                 raise ConfigError(
-                    f"--{name} {self.sets.specs[name]}: images of shape {shape}, but training images "
-                    f"have {shapes['train']}; pass --image-size or --channels to convert all, or a "
-                    "--descriptor that is a network"
+                    f"--{name.partition('/')[0]} {self.sets.specs[name]}: images of shape {shape}, but "
+                    f"{self.base_name} have {shapes[base]}; pass --image-size or --channels to convert "
+                    "all, or a --descriptor that is a network"
                 )
-        width = int(np.prod(shapes["train"]))
+        width = int(np.prod(shapes[base]))
         if self.choice.descriptor == "whitened-pixels" and width > LARGEST_WHITENING:
             raise ConfigError(
                 f"--descriptor whitened-pixels: images of {width} values are too large to whiten "
@@ -123,13 +159,13 @@ class AuditFeatures:
 
     @property
     def _fit(self) -> Subset:
-        """Training images, drawn at random if they are many."""
-        artifact = self.store.artifact(self.images["train"])
+        """Images of the base set, drawn at random if they are many."""
+        artifact = self.store.artifact(self.images[self.base])
         count = sum(entry.num_rows for entry in artifact.files)
         _, images = next(iter_shards(artifact, "image"))
         size = min(count, max(2, FIT_BYTES // (8 * images[0].size)))
         split = Split(num_images=count, seed=0, parts=1)
-        return Subset(images=self.images["train"], split=split, half="A", size=size)
+        return Subset(images=self.images[self.base], split=split, half="A", size=size)
 
     @property
     def _centre(self) -> Subset | None:
@@ -142,8 +178,8 @@ class AuditFeatures:
 
     @cached_property
     def background(self) -> ImageSource:
-        """Training images whose mean feature is subtracted."""
-        return sample_images(self.sets.sources["train"], self.experiment.centre_images, 0)
+        """Images of the base set whose mean feature is subtracted."""
+        return sample_images(self.sets.sources[self.base], self.experiment.centre_images, 0)
 
     def _ingested(self, source: ImageSource, *, skip_bad: bool = False) -> ImagesRecipe:
         e = self.experiment
@@ -170,20 +206,24 @@ class AuditFeatures:
             skip_bad=e.skip_bad_images,
         )
 
+    @property
+    def raw(self) -> bool:
+        """Whether features are kept as the network gives them."""
+        return self.choice.descriptor == RAW_DESCRIPTOR
+
     @cached_property
     def recipes(self) -> dict[str, FeaturesRecipe]:
-        """Of every set, and of the flips of the training images where they count."""
-        raw = self.choice.descriptor == RAW_DESCRIPTOR
+        """Of every set, and of the flips of the base set where they count."""
         found = {
-            name: FeaturesRecipe(images=images, descriptor=self.descriptor, raw=raw)
+            name: FeaturesRecipe(images=images, descriptor=self.descriptor, raw=self.raw)
             for name, images in self.images.items()
         }
         if self.experiment.count_flips:
-            found[MIRRORED] = replace(found["train"], mirrored=True)
+            found[MIRRORED] = replace(found[self.base], mirrored=True)
         return found
 
     def remove(self) -> None:
-        """Delete what was made for this audit (--no-resume); weights stay."""
+        """Delete what was made for these sets (--no-resume); weights stay."""
         ingested = [r for r in self.images.values() if isinstance(r, ImagesRecipe)]
         if self.choice.is_network or not self.store.missing(ingested):
             made: list[Recipe] = [*self.recipes.values(), self.descriptor]
@@ -197,10 +237,10 @@ class AuditFeatures:
         """The descriptor, for people."""
         d = self.descriptor
         if d.fit is not None:
-            return f"whitened-pixels, fitted to {d.fit.size:,} training images"
+            return f"whitened-pixels, fitted to {d.fit.size:,} {self.base_name}"
         if d.network is None:
             return d.label
-        centred = f", minus the mean of {d.centre.size:,} training images" if d.centre else ""
+        centred = f", minus the mean of {d.centre.size:,} {self.base_name}" if d.centre else ""
         return d.network.label + centred
 
     def ingest(self) -> None:
@@ -296,6 +336,60 @@ class AuditFeatures:
         if not any(r.raw for r in self.recipes.values()):
             return found, {}
         return {name: _unit(f) for name, f in found.items()}, found
+
+    def left_out(self, rows: dict[str, Features]) -> dict[str, int]:
+        """Unreadable images of every set, counted; each is named on standard error."""
+        counts = {}
+        for name, source in self.sets.sources.items():
+            missing = sorted(set(source.ids) - {str(i) for i in rows[name].ids})
+            counts[name] = len(missing)
+            for image_id in missing:
+                print(
+                    f"left out  {self.sets.specs[name]}/{image_id}: not readable", file=sys.stderr
+                )
+        return counts
+
+    def reader(self, rows: dict[str, Features]) -> Callable[[str, int], Images]:
+        """Gives an image (H, W, C) uint8 by its set and its position among the features of the set."""
+        e = self.experiment
+        places = {
+            name: {image_id: i for i, image_id in enumerate(source.ids)}
+            for name, source in self.sets.sources.items()
+        }
+
+        def read(name: str, position: int) -> Images:
+            place = places[name][str(rows[name].ids[position])]
+            image = self.sets.sources[name].read(place, image_size=e.image_size)
+            return with_channels(image, e.channels)
+
+        return read
+
+    def lines(self, rows: dict[str, Features], read: Callable[[str, int], Images]) -> list[SetLine]:
+        """The sets as a report lists them."""
+        lines = []
+        for name, spec in self.sets.specs.items():
+            height, width, channels = read(name, 0).shape
+            size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'}"
+            shown = name.partition("/")[2] or name
+            lines.append(SetLine(name=shown, where=spec, count=len(rows[name]), size=size))
+        return lines
+
+
+@dataclass(frozen=True)
+class AuditFeatures(SetFeatures):
+    """The features that an audit compares; arguments and errors as of ``SetFeatures``."""
+
+    experiment: AuditExperiment
+    sets: AuditedSets
+
+
+def plain_images(rows: dict[str, Features]) -> list[str]:
+    """What descriptors cannot compare, in words."""
+    empty = {name: int((~f.values.any(1)).sum()) for name, f in rows.items() if name != MIRRORED}
+    found = ", ".join(
+        f"{count:,} of {name.partition('/')[2] or name}" for name, count in empty.items() if count
+    )
+    return [f"Images without any contrast are similar to nothing: {found}."] if found else []
 
 
 def _unit(rows: Features) -> Features:

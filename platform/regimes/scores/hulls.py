@@ -71,14 +71,19 @@ def _exactly_left(a: Floats, b: Floats, p: Floats) -> bool:
     return (bx - ax) * (py - ay) > (by - ay) * (px - ax)
 
 
-def intersection_area(first: Hull, second: Hull) -> float:
-    """Area that two convex polygons share, 0 if none. Cost: O(V W)."""
+def intersection(first: Hull, second: Hull) -> Floats:
+    """Vertices (K, 2) of what two convex polygons share, K = 0 if nothing. Cost: O(V W)."""
     polygon = first.vertices
     for a, b in zip(second.vertices, np.roll(second.vertices, -1, axis=0), strict=True):
         if len(polygon) == 0:
-            return 0.0
+            break
         polygon = _clipped(polygon, a, b)
-    return _area(polygon)
+    return polygon
+
+
+def intersection_area(first: Hull, second: Hull) -> float:
+    """Area that two convex polygons share, 0 if none. Cost: O(V W)."""
+    return _area(intersection(first, second))
 
 
 def _clipped(polygon: Floats, a: Floats, b: Floats) -> Floats:

@@ -1,0 +1,334 @@
+"""Diverse samples: what lies outside the region of the real images, and is that more than chance?
+
+Every rule (see ``scores.diversity``) is applied to every set of samples. Real images lie outside, too:
+each rule has a null, the fraction that is selected if samples are exchangeable with real images. The
+null is itself estimated from n real images, so the number selected scatters more than a binomial:
+
+    calibrated           BetaBinomial(M, h + 1, n - h) where h of n calibration images are selected,
+                         exact if these are held out
+    knn, h of n images   BetaBinomial(M, h + 1/2, n - h + 1/2), Jeffreys' predictive
+    hull, V vertices     negative binomial, see ``scores.planes``
+
+The **critical number** is exceeded in at most 5% of such cases; only a larger one says that anything is
+new. Held-out images, where there are any, are judged by the same rules as a control.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import betabinom
+
+from regimes.scores.diversity import Gates, Mask, calibrated, jaccard, outside_balls
+from regimes.scores.features import Features, check_comparable
+from regimes.scores.neighbours import nearest
+from regimes.scores.planes import HullSelection, Library, Plane, Stability, outside_hull
+from regimes.scores.products import Device
+from regimes.scores.result import Score
+
+Rule = Literal["calibrated", "knn", "pca-hull", "tsne-hull"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+HULLS: tuple[Rule, ...] = ("pca-hull", "tsne-hull")
+CONTROL = "held-out images"
+"""Name of the control among the sets."""
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiverseRules:
+    """Which rules, and their settings."""
+
+    names: tuple[Rule, ...] = ("calibrated",)
+    """At least one, each once."""
+    quantile: float = 0.95
+    """Of ``calibrated``: share of calibration distances that a diverse sample must exceed."""
+    gates: Gates = field(default_factory=Gates)
+    """Of ``calibrated``: what else is asked of a sample."""
+    neighbours: int = 3
+    """Of ``knn``: neighbours that set the radius of a ball."""
+    library: Library = "scikit-learn"
+    """Of ``tsne-hull``."""
+    seeds: int = 5
+    """Of ``tsne-hull``: seeds 0, 1, ... of the map; the selection is that of seed 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiverseSets:
+    """The features that are compared.
+
+    Raises:
+        DescriptorMismatch: if descriptors differ.
+    """
+
+    real: Features
+    """(N, D), unit rows."""
+    generated: Mapping[str, Features]
+    """(M, D) by name of the set."""
+    heldout: Features | None = None
+    """(H, D), real images that are not among ``real``."""
+
+    def __post_init__(self) -> None:
+        """Check once what every rule needs."""
+        for features in (*self.generated.values(), self.heldout):
+            if features is not None:
+                check_comparable(features, self.real)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one rule says of one set."""
+
+    set_name: str
+    rule: Rule
+    score: Score
+    """The fraction selected; ``per_item["selected"]`` are the samples."""
+    expected: float
+    """Number selected if samples are exchangeable with real images, at most."""
+    critical: int
+    """The number that is exceeded in at most 5% of such cases."""
+    is_control: bool = False
+    """Whether these are held-out real images."""
+    plane: HullSelection | None = None
+    """Of a hull rule."""
+    stability: Stability | None = None
+    """Of ``tsne-hull``; None for the control."""
+    times_selected: npt.NDArray[np.int64] | None = None
+    """(M,) with how many of those seeds each sample is selected."""
+
+    @property
+    def selected(self) -> Mask:
+        """(M,) which samples are."""
+        return np.asarray(self.score.per_item["selected"])
+
+    @property
+    def count(self) -> int:
+        """How many are."""
+        return int(self.selected.sum())
+
+    @property
+    def exceeds_null(self) -> bool:
+        """Whether more are than real images in place of the samples would give."""
+        return self.count > self.critical
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiverseStudy:
+    """Everything that was found."""
+
+    rules: DiverseRules
+    findings: tuple[Finding, ...]
+    """A row per set and rule, sets in the order given, the control last."""
+    nearest: Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
+    """By set of samples: position (M,) of the nearest real image, and the distance (M,) to it."""
+    num_real: int
+    calibrated_by: str
+    """What set the distances of ``calibrated``: "held-out images" or "real images"."""
+
+    def of(self, set_name: str, rule: Rule) -> Finding:
+        """One row."""
+        return next(f for f in self.findings if (f.set_name, f.rule) == (set_name, rule))
+
+    @property
+    def samples(self) -> list[Finding]:
+        """The rows of samples, without the control."""
+        return [f for f in self.findings if not f.is_control]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the sets of samples."""
+        return list(self.nearest)
+
+
+def find_diverse(
+    sets: DiverseSets,
+    rules: DiverseRules,
+    planes: DiverseSets | None = None,
+    on_step: Callable[[], None] = lambda: None,
+    *,
+    device: Device = "cpu",
+) -> DiverseStudy:
+    """Apply every rule to every set.
+
+    Args:
+        sets: unit rows, for distances.
+        rules: which rules.
+        planes: the features that hulls are drawn of, if others (the published rule takes them as the
+            network gives them).
+        on_step: called ``num_steps`` times.
+        device: where neighbours are searched; t-SNE runs on the CPU.
+
+    Raises:
+        ValueError: of a rule; the message begins with the name of the set.
+
+    Cost: per set O(M N D) time for each of calibrated and knn, and one t-SNE of N + M points for each
+    seed of tsne-hull.
+    """
+    planes = planes or sets
+    findings: list[Finding] = []
+    found = {}
+    for name, items in sets.generated.items():
+        positions, squared = nearest(items.values, sets.real.values, device=device)
+        found[name] = positions[:, 0], np.sqrt(squared[:, 0])
+        on_step()
+        for rule in rules.names:
+            flat = planes if rule in HULLS else sets
+            findings.append(
+                _judge(name, rule, flat.generated[name], flat, rules, on_step, device=device)
+            )
+    for rule in rules.names if sets.heldout is not None else ():
+        if rule != "calibrated":  # these images set its distances
+            findings.append(_control(rule, planes if rule in HULLS else sets, rules, device))
+            on_step()
+    return DiverseStudy(
+        rules=rules,
+        findings=tuple(findings),
+        nearest=found,
+        num_real=len(sets.real),
+        calibrated_by="real images" if sets.heldout is None else CONTROL,
+    )
+
+
+def num_steps(rules: DiverseRules, num_sets: int, *, heldout: bool) -> int:
+    """How often ``find_diverse`` calls ``on_step``."""
+    each = 1 + sum(rules.seeds if rule == "tsne-hull" else 1 for rule in rules.names)
+    return num_sets * each + heldout * sum(rule != "calibrated" for rule in rules.names)
+
+
+def _judge(
+    name: str,
+    rule: Rule,
+    items: Features,
+    sets: DiverseSets,
+    rules: DiverseRules,
+    on_step: Callable[[], None],
+    *,
+    device: Device,
+) -> Finding:
+    """One rule on one set of samples."""
+    try:
+        if rule == "tsne-hull":
+            return _mapped(name, items, sets.real, rules, on_step)
+        if rule == "pca-hull":
+            found = _hull(name, outside_hull(items, sets.real, rule=rule))
+        elif rule == "knn":
+            found = _balls(name, items, sets.real, rules, device)
+        else:
+            found = _far(name, items, sets, rules, device)
+    except ValueError as error:
+        raise ValueError(f"{name}, rule {rule}: {error}") from error
+    on_step()
+    return found
+
+
+def _far(
+    name: str, items: Features, sets: DiverseSets, rules: DiverseRules, device: Device
+) -> Finding:
+    score = calibrated(
+        items,
+        sets.real,
+        quantile=rules.quantile,
+        heldout=sets.heldout,
+        gates=rules.gates,
+        device=device,
+    )
+    if sets.heldout is None:
+        n = len(sets.real)
+        hits = round(score.null * (n + 1)) - 1  # an integer but for rounding
+    else:
+        n = len(sets.heldout)
+        hits = round(score.null * n)
+    return Finding(
+        set_name=name,
+        rule="calibrated",
+        score=score,
+        expected=score.null * len(items),
+        critical=_critical(len(items), hits + 1, n - hits),
+    )
+
+
+def _balls(
+    name: str, items: Features, real: Features, rules: DiverseRules, device: Device
+) -> Finding:
+    score = outside_balls(items, real, k=rules.neighbours, device=device)
+    alone = round(score.null * len(real))
+    return Finding(
+        set_name=name,
+        rule="knn",
+        score=score,
+        expected=score.null * len(items),
+        critical=_critical(len(items), alone + 0.5, len(real) - alone + 0.5),
+    )
+
+
+def _hull(name: str, plane: HullSelection) -> Finding:
+    return Finding(
+        set_name=name,
+        rule=plane.rule,
+        score=plane.score,
+        expected=plane.expected,
+        critical=plane.critical,
+        plane=plane,
+    )
+
+
+def _mapped(
+    name: str,
+    items: Features,
+    real: Features,
+    rules: DiverseRules,
+    on_step: Callable[[], None],
+) -> Finding:
+    """``tsne-hull`` with every seed; the finding is that of seed 0, as published."""
+    first, masks = None, []
+    for seed in range(rules.seeds):
+        plane = outside_hull(items, real, rule="tsne-hull", seed=seed, library=rules.library)
+        first = first or plane
+        masks.append(plane.selected)
+        on_step()
+    assert first is not None
+    counts = tuple(int(mask.sum()) for mask in masks)
+    stability = Stability(seeds=tuple(range(rules.seeds)), counts=counts, overlap=jaccard(masks))
+    return Finding(
+        set_name=name,
+        rule="tsne-hull",
+        score=first.score,
+        expected=first.expected,
+        critical=first.critical,
+        plane=first,
+        stability=stability,
+        times_selected=np.sum(masks, axis=0, dtype=np.int64),
+    )
+
+
+def _control(rule: Rule, sets: DiverseSets, rules: DiverseRules, device: Device) -> Finding:
+    """Held-out images in place of samples, with one seed."""
+    assert sets.heldout is not None
+    if rule == "knn":
+        found = _balls(CONTROL, sets.heldout, sets.real, rules, device)
+    else:
+        plane: Plane = "pca-hull" if rule == "pca-hull" else "tsne-hull"
+        selection = outside_hull(sets.heldout, sets.real, rule=plane, library=rules.library)
+        found = _hull(CONTROL, selection)
+    return Finding(
+        set_name=CONTROL,
+        rule=rule,
+        score=found.score,
+        expected=found.expected,
+        critical=found.critical,
+        is_control=True,
+        plane=found.plane,
+    )
+
+
+def _critical(num_items: int, hits: float, misses: float) -> int:
+    return int(betabinom.ppf(_LEVEL, num_items, hits, misses))
+
+
+def fewest_calibrators(quantile: float) -> int:
+    """Images that ``calibrated`` needs to calibrate with."""
+    return math.ceil(1 / (1 - quantile) - 1e-9) - 1
