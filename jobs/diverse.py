@@ -91,7 +91,7 @@ def _select(plan: DiverseFeatures, run: RunOptions) -> Diverse:
                 sets, rules, compared(raw) if raw else None, stage.advance, device=device
             )
         except ValueError as error:
-            raise ConfigError(f"--generated {error}") from error
+            raise ConfigError(str(error)) from error
         stage.done(f"{len(study.findings)} rows, {len(rules.names)} rules")
     return Diverse(
         study=study,

@@ -174,7 +174,7 @@ def _calibration(
     largest = math.floor((1 - quantile) * (n + 1) + 1e-9)  # 1 - .9 is a little less than .1
     if largest < 1:
         raise ValueError(
-            f"quantile {quantile}: expected at least {math.ceil(1 / (1 - quantile)) - 1} images "
+            f"quantile {quantile}: expected at least {math.ceil(1 / (1 - quantile) - 1e-9) - 1} images "
             f"to calibrate with, got {n}"
         )
     return float(np.sort(squared[:, 0])[-largest]), largest / (n + 1)

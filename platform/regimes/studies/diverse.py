@@ -15,8 +15,9 @@ new. Held-out images, where there are any, are judged by the same rules as a con
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -182,7 +183,8 @@ def find_diverse(
             )
     for rule in rules.names if sets.heldout is not None else ():
         if rule != "calibrated":  # these images set its distances
-            findings.append(_control(rule, planes if rule in HULLS else sets, rules, device))
+            with _named(CONTROL, rule):
+                findings.append(_control(rule, planes if rule in HULLS else sets, rules, device))
             on_step()
     return DiverseStudy(
         rules=rules,
@@ -210,7 +212,7 @@ def _judge(
     device: Device,
 ) -> Finding:
     """One rule on one set of samples."""
-    try:
+    with _named(name, rule):
         if rule == "tsne-hull":
             return _mapped(name, items, sets.real, rules, on_step)
         if rule == "pca-hull":
@@ -219,10 +221,17 @@ def _judge(
             found = _balls(name, items, sets.real, rules, device)
         else:
             found = _far(name, items, sets, rules, device)
-    except ValueError as error:
-        raise ValueError(f"{name}, rule {rule}: {error}") from error
     on_step()
     return found
+
+
+@contextlib.contextmanager
+def _named(name: str, rule: Rule) -> Iterator[None]:
+    """Errors say which set and which rule they are about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}, rule {rule}: {error}") from error
 
 
 def _far(

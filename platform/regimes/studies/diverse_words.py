@@ -34,7 +34,7 @@ def what(study: DiverseStudy, rule: Rule) -> str:
     r = study.rules
     own = "" if study.calibrated_by != "real images" else " from one another"
     return WHAT[rule].format(
-        share=share(r.quantile),
+        share=f"{100 * r.quantile:.3g}%",
         calibrated_by=f"{study.calibrated_by}{own}",
         gates=_gates(study),
         neighbours=r.neighbours,
