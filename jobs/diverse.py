@@ -27,6 +27,7 @@ from regimes.jobs.support.diverse import (
     unit_label,
 )
 from regimes.jobs.support.diverse_cost import print_plan
+from regimes.jobs.support.diverse_maps import Maps
 from regimes.jobs.support.diverse_results import DEFAULT_DESCRIPTOR, Diverse, DiverseResults
 from regimes.storage.artifacts import Store
 from regimes.studies.diverse import DiverseStudy, find_diverse, num_steps
@@ -56,6 +57,7 @@ def _main(argv: Sequence[str] | None) -> int:
         results.check_name()
     else:
         results.remove()
+        Maps(plan).remove()
         plan.remove()
     if results.is_complete():
         print("complete: nothing to compute")
@@ -88,7 +90,12 @@ def _select(plan: DiverseFeatures, run: RunOptions) -> Diverse:
     with Stage("select", steps, "step") as stage:
         try:
             study: DiverseStudy = find_diverse(
-                sets, rules, compared(raw) if raw else None, stage.advance, device=device
+                sets,
+                rules,
+                compared(raw) if raw else None,
+                stage.advance,
+                make_map=Maps(plan).make,
+                device=device,
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error

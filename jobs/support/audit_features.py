@@ -224,13 +224,21 @@ class SetFeatures:
 
     def remove(self) -> None:
         """Delete what was made for these sets (--no-resume); weights stay."""
-        ingested = [r for r in self.images.values() if isinstance(r, ImagesRecipe)]
-        if self.choice.is_network or not self.store.missing(ingested):
+        if self.is_determined:
             made: list[Recipe] = [*self.recipes.values(), self.descriptor]
             for recipe in made:
                 self.store.artifact(recipe).remove()
-        for recipe in ingested:
+        for recipe in self._ingested_sets:
             self.store.artifact(recipe).remove()
+
+    @property
+    def is_determined(self) -> bool:
+        """Whether recipes can be told: a fit to pixels depends on how many images could be read."""
+        return self.choice.is_network or not self.store.missing(self._ingested_sets)
+
+    @property
+    def _ingested_sets(self) -> list[ImagesRecipe]:
+        return [r for r in self.images.values() if isinstance(r, ImagesRecipe)]
 
     @property
     def words(self) -> str:

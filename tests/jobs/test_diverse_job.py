@@ -192,6 +192,7 @@ def published(tmp_path_factory) -> Path:
         "--rule", "tsne-hull", "--descriptor", "pixels", "--stability-seeds", "2",
         "--keep-images", "none",
     )  # fmt: skip
+    (tmp / "options.json").write_text(json.dumps(options))
     assert run(tmp, *options) == 0
     return tmp
 
@@ -230,6 +231,28 @@ def test_a_hull_count_that_does_not_exceed_its_null_is_flagged(published, capsys
     assert not (results(published) / "diverse").exists()
     assert run(published, "--real", "digits", "--generated", "digits") == 1
     assert "another configuration" in capsys.readouterr().err
+
+
+def test_maps_are_kept_by_a_run_that_was_stopped(published, monkeypatch):
+    """The second run reads both maps; without them it has to make them."""
+    options = json.loads((published / "options.json").read_text())
+    before = (results(published) / "scores.parquet").read_bytes()
+    made = []
+    monkeypatch.setattr(
+        "regimes.jobs.support.diverse_maps.tsne",
+        lambda rows, seed, library: made.append((rows.shape, seed, library)) or tsne_of(rows, seed),
+    )
+    (results(published) / "manifest.json").unlink()
+    assert run(published, *options) == 0
+    assert made == []
+    assert (results(published) / "scores.parquet").read_bytes() == before
+    assert run(published, *options, "--no-resume") == 0
+    assert made == [((110, 100), seed, "scikit-learn") for seed in (0, 1)]
+    assert (results(published) / "scores.parquet").read_bytes() == before
+
+
+def tsne_of(rows: np.ndarray, seed: int) -> np.ndarray:
+    return TSNE(n_components=2, random_state=seed).fit_transform(rows)
 
 
 def save_npz(path: Path, made: np.ndarray) -> str:

@@ -95,6 +95,7 @@ def outside_hull(
     seed: int = 0,
     library: Library = "scikit-learn",
     name: str | None = None,
+    points: npt.NDArray | None = None,
 ) -> HullSelection:
     """The samples that are not strictly inside the convex hull of the real images in the plane.
 
@@ -106,6 +107,7 @@ def outside_hull(
         library: "scikit-learn" as published, "openTSNE" faster from some ten thousand images on;
             the two give different maps.
         name: name of the result; "diverse_pca_hull" or "diverse_tsne_hull" unless given.
+        points: (N + M, 2), a map of ``tsne`` that was made before, the real images first.
 
     Raises:
         ConfigError: if openTSNE is asked for and not installed.
@@ -118,27 +120,28 @@ def outside_hull(
     if rule not in ("pca-hull", "tsne-hull"):
         raise ValueError(f"rule: expected pca-hull or tsne-hull, got {rule}")
     if rule == "pca-hull":
-        points, ours = _pca(generated, real)
+        theirs, ours = _pca(generated, real)
     else:
-        together = tsne(np.concatenate([real.values, generated.values]), seed, library)
-        points, ours = together[: len(real)], together[len(real) :]
-    hull, own = convex_hull(points), convex_hull(ours)
+        if points is None:
+            points = tsne(np.concatenate([real.values, generated.values]), seed, library)
+        theirs, ours = points[: len(real)], points[len(real) :]
+    hull, own = convex_hull(theirs), convex_hull(ours)
     selected = ~strictly_inside(ours, hull)
-    vertices, expected = len(hull.vertices), len(ours) * len(hull.vertices) / len(points)
+    vertices, expected = len(hull.vertices), len(ours) * len(hull.vertices) / len(theirs)
     shared = intersection_area(hull, own)
     return HullSelection(
         rule=rule,
         score=proportion(
             name or f"diverse_{rule.replace('-', '_')}",
             selected,
-            null=vertices / len(points),
+            null=vertices / len(theirs),
             threshold=math.nan,
             num_train=len(real),
             descriptor=generated.descriptor,
             higher_is_better=None,
             per_item={"id": generated.ids, "selected": selected},
         ),
-        real_points=points,
+        real_points=theirs,
         generated_points=ours,
         real_hull=hull,
         generated_hull=own,

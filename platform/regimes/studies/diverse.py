@@ -16,6 +16,7 @@ new. Held-out images, where there are any, are judged by the same rules as a con
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,8 +28,8 @@ from scipy.stats import betabinom
 
 from regimes.scores.diversity import Gates, Mask, calibrated, jaccard, outside_balls
 from regimes.scores.features import Features, check_comparable
-from regimes.scores.neighbours import nearest
-from regimes.scores.planes import HullSelection, Library, Plane, Stability, outside_hull
+from regimes.scores.neighbours import Rows, nearest
+from regimes.scores.planes import HullSelection, Library, Stability, outside_hull, tsne
 from regimes.scores.products import Device
 from regimes.scores.result import Score
 
@@ -38,6 +39,9 @@ HULLS: tuple[Rule, ...] = ("pca-hull", "tsne-hull")
 CONTROL = "held-out images"
 """Name of the control among the sets."""
 _LEVEL = 0.95
+
+MakeMap = Callable[[str, int, Rows], npt.NDArray]
+"""(name of the set, seed, rows (N + M, D) of the real images and the set) -> (N + M, 2) by t-SNE."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +155,7 @@ def find_diverse(
     planes: DiverseSets | None = None,
     on_step: Callable[[], None] = lambda: None,
     *,
+    make_map: MakeMap | None = None,
     device: Device = "cpu",
 ) -> DiverseStudy:
     """Apply every rule to every set.
@@ -161,6 +166,7 @@ def find_diverse(
         planes: the features that hulls are drawn of, if others (the published rule takes them as the
             network gives them).
         on_step: called ``num_steps`` times.
+        make_map: t-SNE with the library of the rules, perhaps kept from an earlier run.
         device: where neighbours are searched; t-SNE runs on the CPU.
 
     Raises:
@@ -170,6 +176,8 @@ def find_diverse(
     seed of tsne-hull.
     """
     planes = planes or sets
+    make_map = make_map or (lambda _, seed, rows: tsne(rows, seed, rules.library))
+    judge = _Judge(rules=rules, make_map=make_map, on_step=on_step, device=device)
     findings: list[Finding] = []
     found = {}
     for name, items in sets.generated.items():
@@ -178,14 +186,10 @@ def find_diverse(
         on_step()
         for rule in rules.names:
             flat = planes if rule in HULLS else sets
-            findings.append(
-                _judge(name, rule, flat.generated[name], flat, rules, on_step, device=device)
-            )
+            findings.append(judge.of(name, rule, flat.generated[name], flat))
     for rule in rules.names if sets.heldout is not None else ():
         if rule != "calibrated":  # these images set its distances
-            with _named(CONTROL, rule):
-                findings.append(_control(rule, planes if rule in HULLS else sets, rules, device))
-            on_step()
+            findings.append(judge.control(rule, planes if rule in HULLS else sets))
     return DiverseStudy(
         rules=rules,
         findings=tuple(findings),
@@ -201,28 +205,96 @@ def num_steps(rules: DiverseRules, num_sets: int, *, heldout: bool) -> int:
     return num_sets * each + heldout * sum(rule != "calibrated" for rule in rules.names)
 
 
-def _judge(
-    name: str,
-    rule: Rule,
-    items: Features,
-    sets: DiverseSets,
-    rules: DiverseRules,
-    on_step: Callable[[], None],
-    *,
-    device: Device,
-) -> Finding:
-    """One rule on one set of samples."""
-    with _named(name, rule):
-        if rule == "tsne-hull":
-            return _mapped(name, items, sets.real, rules, on_step)
-        if rule == "pca-hull":
-            found = _hull(name, outside_hull(items, sets.real, rule=rule))
-        elif rule == "knn":
-            found = _balls(name, items, sets.real, rules, device)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judge:
+    """Applies rules to sets."""
+
+    rules: DiverseRules
+    make_map: MakeMap
+    on_step: Callable[[], None]
+    device: Device
+
+    def of(self, name: str, rule: Rule, items: Features, sets: DiverseSets) -> Finding:
+        """One rule on one set of samples."""
+        with _named(name, rule):
+            if rule == "tsne-hull":
+                return self._mapped(name, items, sets.real)
+            if rule == "pca-hull":
+                found = _hull(name, outside_hull(items, sets.real, rule=rule))
+            elif rule == "knn":
+                found = self._balls(name, items, sets.real)
+            else:
+                found = self._far(name, items, sets)
+        self.on_step()
+        return found
+
+    def control(self, rule: Rule, sets: DiverseSets) -> Finding:
+        """Held-out images in place of samples, with one seed."""
+        assert sets.heldout is not None
+        with _named(CONTROL, rule):
+            if rule == "knn":
+                found = self._balls(CONTROL, sets.heldout, sets.real)
+            elif rule == "pca-hull":
+                found = _hull(CONTROL, outside_hull(sets.heldout, sets.real, rule=rule))
+            else:
+                found = _hull(CONTROL, self._on_map(CONTROL, sets.heldout, sets.real, 0))
+        self.on_step()
+        return dataclasses.replace(found, is_control=True)
+
+    def _far(self, name: str, items: Features, sets: DiverseSets) -> Finding:
+        score = calibrated(
+            items,
+            sets.real,
+            quantile=self.rules.quantile,
+            heldout=sets.heldout,
+            gates=self.rules.gates,
+            device=self.device,
+        )
+        if sets.heldout is None:
+            n = len(sets.real)
+            hits = round(score.null * (n + 1)) - 1  # an integer but for rounding
         else:
-            found = _far(name, items, sets, rules, device)
-    on_step()
-    return found
+            n = len(sets.heldout)
+            hits = round(score.null * n)
+        return Finding(
+            set_name=name,
+            rule="calibrated",
+            score=score,
+            expected=score.null * len(items),
+            critical=_critical(len(items), hits + 1, n - hits),
+        )
+
+    def _balls(self, name: str, items: Features, real: Features) -> Finding:
+        score = outside_balls(items, real, k=self.rules.neighbours, device=self.device)
+        alone = round(score.null * len(real))
+        return Finding(
+            set_name=name,
+            rule="knn",
+            score=score,
+            expected=score.null * len(items),
+            critical=_critical(len(items), alone + 0.5, len(real) - alone + 0.5),
+        )
+
+    def _mapped(self, name: str, items: Features, real: Features) -> Finding:
+        """``tsne-hull`` with every seed; the finding is that of seed 0, as published."""
+        first, masks = None, []
+        seeds = tuple(range(self.rules.seeds))
+        for seed in seeds:
+            plane = self._on_map(name, items, real, seed)
+            first = first or plane
+            masks.append(plane.selected)
+            self.on_step()
+        assert first is not None
+        counts = tuple(int(mask.sum()) for mask in masks)
+        return dataclasses.replace(
+            _hull(name, first),
+            stability=Stability(seeds=seeds, counts=counts, overlap=jaccard(masks)),
+            times_selected=np.sum(masks, axis=0, dtype=np.int64),
+        )
+
+    def _on_map(self, name: str, items: Features, real: Features, seed: int) -> HullSelection:
+        points = self.make_map(name, seed, np.concatenate([real.values, items.values]))
+        return outside_hull(items, real, rule="tsne-hull", points=points)
 
 
 @contextlib.contextmanager
@@ -234,46 +306,6 @@ def _named(name: str, rule: Rule) -> Iterator[None]:
         raise ValueError(f"{name}, rule {rule}: {error}") from error
 
 
-def _far(
-    name: str, items: Features, sets: DiverseSets, rules: DiverseRules, device: Device
-) -> Finding:
-    score = calibrated(
-        items,
-        sets.real,
-        quantile=rules.quantile,
-        heldout=sets.heldout,
-        gates=rules.gates,
-        device=device,
-    )
-    if sets.heldout is None:
-        n = len(sets.real)
-        hits = round(score.null * (n + 1)) - 1  # an integer but for rounding
-    else:
-        n = len(sets.heldout)
-        hits = round(score.null * n)
-    return Finding(
-        set_name=name,
-        rule="calibrated",
-        score=score,
-        expected=score.null * len(items),
-        critical=_critical(len(items), hits + 1, n - hits),
-    )
-
-
-def _balls(
-    name: str, items: Features, real: Features, rules: DiverseRules, device: Device
-) -> Finding:
-    score = outside_balls(items, real, k=rules.neighbours, device=device)
-    alone = round(score.null * len(real))
-    return Finding(
-        set_name=name,
-        rule="knn",
-        score=score,
-        expected=score.null * len(items),
-        critical=_critical(len(items), alone + 0.5, len(real) - alone + 0.5),
-    )
-
-
 def _hull(name: str, plane: HullSelection) -> Finding:
     return Finding(
         set_name=name,
@@ -282,55 +314,6 @@ def _hull(name: str, plane: HullSelection) -> Finding:
         expected=plane.expected,
         critical=plane.critical,
         plane=plane,
-    )
-
-
-def _mapped(
-    name: str,
-    items: Features,
-    real: Features,
-    rules: DiverseRules,
-    on_step: Callable[[], None],
-) -> Finding:
-    """``tsne-hull`` with every seed; the finding is that of seed 0, as published."""
-    first, masks = None, []
-    for seed in range(rules.seeds):
-        plane = outside_hull(items, real, rule="tsne-hull", seed=seed, library=rules.library)
-        first = first or plane
-        masks.append(plane.selected)
-        on_step()
-    assert first is not None
-    counts = tuple(int(mask.sum()) for mask in masks)
-    stability = Stability(seeds=tuple(range(rules.seeds)), counts=counts, overlap=jaccard(masks))
-    return Finding(
-        set_name=name,
-        rule="tsne-hull",
-        score=first.score,
-        expected=first.expected,
-        critical=first.critical,
-        plane=first,
-        stability=stability,
-        times_selected=np.sum(masks, axis=0, dtype=np.int64),
-    )
-
-
-def _control(rule: Rule, sets: DiverseSets, rules: DiverseRules, device: Device) -> Finding:
-    """Held-out images in place of samples, with one seed."""
-    assert sets.heldout is not None
-    if rule == "knn":
-        found = _balls(CONTROL, sets.heldout, sets.real, rules, device)
-    else:
-        plane: Plane = "pca-hull" if rule == "pca-hull" else "tsne-hull"
-        selection = outside_hull(sets.heldout, sets.real, rule=plane, library=rules.library)
-        found = _hull(CONTROL, selection)
-    return Finding(
-        set_name=CONTROL,
-        rule=rule,
-        score=found.score,
-        expected=found.expected,
-        critical=found.critical,
-        is_control=True,
-        plane=found.plane,
     )
 
 
