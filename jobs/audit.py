@@ -16,7 +16,7 @@ from regimes.actors.runtime import RayRuntime
 from regimes.jobs.support import console
 from regimes.jobs.support.audit import AuditedSets, AuditExperiment
 from regimes.jobs.support.audit_cost import print_plan
-from regimes.jobs.support.audit_features import MIRRORED, AuditFeatures, plain_images
+from regimes.jobs.support.audit_features import MIRRORED, AuditFeatures
 from regimes.jobs.support.audit_gallery import Gallery, pixel_comparison
 from regimes.jobs.support.audit_results import (
     DEFAULT_DESCRIPTOR,
@@ -24,6 +24,12 @@ from regimes.jobs.support.audit_results import (
     AuditResults,
 )
 from regimes.jobs.support.console import RunOptions, Stage
+from regimes.jobs.support.described_sets import (
+    image_reader,
+    left_out,
+    plain_images,
+    set_lines,
+)
 from regimes.storage.artifacts import Store
 from regimes.studies.audit import AuditSets, find_copies
 from regimes.studies.audit_metrics import NUM_METRIC_STEPS, Limits, all_scores, duplicate_groups
@@ -78,8 +84,8 @@ def _audit(plan: AuditFeatures, run: RunOptions) -> Audited:
     """Compare and count."""
     experiment = plan.experiment
     rows, raw = plan.read()
-    left_out = plan.left_out(rows)
-    read = plan.reader(rows)
+    missing = left_out(plan, rows)
+    read = image_reader(plan, rows)
     sets = AuditSets(
         train=rows["train"],
         generated=rows["generated"],
@@ -106,10 +112,10 @@ def _audit(plan: AuditFeatures, run: RunOptions) -> Audited:
         metrics=metrics,
         duplicates={"train": same, "generated": again},
         gallery=Gallery(copies, ids["generated"], ids["train"], read, experiment.gallery_pairs),
-        lines=plan.lines(rows, read),
+        lines=set_lines(plan, rows, read),
         descriptor=plan.words,
         notes=[*plan.sets.warnings(), *plain_images(rows)],
-        left_out=left_out,
+        left_out=missing,
     )
 
 

@@ -17,8 +17,13 @@ import torch
 from regimes.actors.runtime import RayRuntime
 from regimes.errors import ConfigError
 from regimes.jobs.support import console
-from regimes.jobs.support.audit_features import plain_images
 from regimes.jobs.support.console import RunOptions, Stage
+from regimes.jobs.support.described_sets import (
+    image_reader,
+    left_out,
+    plain_images,
+    set_lines,
+)
 from regimes.jobs.support.diverse import (
     DiverseExperiment,
     DiverseFeatures,
@@ -83,7 +88,7 @@ def _select(plan: DiverseFeatures, run: RunOptions) -> Diverse:
     """Apply every rule to every set."""
     unit, raw = plan.read()
     rows = unit_label(unit)
-    left_out, read = plan.left_out(rows), plan.reader(rows)
+    missing, read = left_out(plan, rows), image_reader(plan, rows)
     device = "cuda" if torch.cuda.is_available() and run.device != "cpu" else "cpu"
     rules, sets = plan.experiment.rules, compared(rows)
     steps = num_steps(rules, len(sets.generated), heldout=sets.heldout is not None)
@@ -104,12 +109,12 @@ def _select(plan: DiverseFeatures, run: RunOptions) -> Diverse:
         study=study,
         rows=rows,
         read=read,
-        lines=plan.lines(rows, read),
+        lines=set_lines(plan, rows, read),
         descriptor=plan.words,
         fitted=plan.fitted,
         raw=plan.raw,
         notes=[*plan.sets.warnings(), *plain_images(rows)],
-        left_out=left_out,
+        left_out=missing,
     )
 
 

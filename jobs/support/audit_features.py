@@ -6,8 +6,7 @@ pixels, which need images of one size, and images that lie in artifacts go throu
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,7 @@ from regimes.descriptors.network import NetworkConfig
 from regimes.descriptors.options import DescriptorOptions, find_network
 from regimes.descriptors.pixels import unit_rows
 from regimes.errors import ConfigError
-from regimes.images.pixels import Images, with_channels
+from regimes.images.pixels import with_channels
 from regimes.images.selection import sample_images
 from regimes.images.sources import ImageSource
 from regimes.images.split import Split
@@ -29,7 +28,6 @@ from regimes.jobs.support.audit import AuditedSets, AuditExperiment
 from regimes.jobs.support.comparison import LARGEST_WHITENING
 from regimes.jobs.support.console import RunOptions, Stage
 from regimes.jobs.support.sample_sets import is_artifact
-from regimes.report.reproducibility import SetLine
 from regimes.scores.features import Features
 from regimes.storage import features
 from regimes.storage.artifacts import Recipe, Store
@@ -345,43 +343,6 @@ class SetFeatures:
             return found, {}
         return {name: _unit(f) for name, f in found.items()}, found
 
-    def left_out(self, rows: dict[str, Features]) -> dict[str, int]:
-        """Unreadable images of every set, counted; each is named on standard error."""
-        counts = {}
-        for name, source in self.sets.sources.items():
-            missing = sorted(set(source.ids) - {str(i) for i in rows[name].ids})
-            counts[name] = len(missing)
-            for image_id in missing:
-                print(
-                    f"left out  {self.sets.specs[name]}/{image_id}: not readable", file=sys.stderr
-                )
-        return counts
-
-    def reader(self, rows: dict[str, Features]) -> Callable[[str, int], Images]:
-        """Gives an image (H, W, C) uint8 by its set and its position among the features of the set."""
-        e = self.experiment
-        places = {
-            name: {image_id: i for i, image_id in enumerate(source.ids)}
-            for name, source in self.sets.sources.items()
-        }
-
-        def read(name: str, position: int) -> Images:
-            place = places[name][str(rows[name].ids[position])]
-            image = self.sets.sources[name].read(place, image_size=e.image_size)
-            return with_channels(image, e.channels)
-
-        return read
-
-    def lines(self, rows: dict[str, Features], read: Callable[[str, int], Images]) -> list[SetLine]:
-        """The sets as a report lists them."""
-        lines = []
-        for name, spec in self.sets.specs.items():
-            height, width, channels = read(name, 0).shape
-            size = f"{width}x{height} {'gray' if channels == 1 else 'RGB'}"
-            shown = name.partition("/")[2] or name
-            lines.append(SetLine(name=shown, where=spec, count=len(rows[name]), size=size))
-        return lines
-
 
 @dataclass(frozen=True)
 class AuditFeatures(SetFeatures):
@@ -389,15 +350,6 @@ class AuditFeatures(SetFeatures):
 
     experiment: AuditExperiment
     sets: AuditedSets
-
-
-def plain_images(rows: dict[str, Features]) -> list[str]:
-    """What descriptors cannot compare, in words."""
-    empty = {name: int((~f.values.any(1)).sum()) for name, f in rows.items() if name != MIRRORED}
-    found = ", ".join(
-        f"{count:,} of {name.partition('/')[2] or name}" for name, count in empty.items() if count
-    )
-    return [f"Images without any contrast are similar to nothing: {found}."] if found else []
 
 
 def _unit(rows: Features) -> Features:

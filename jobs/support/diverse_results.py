@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from regimes.descriptors.network import NetworkConfig
 from regimes.descriptors.options import DescriptorOptions
 from regimes.figures.diverse import diverse_sheet, hull_map, shares
-from regimes.images.pixels import Images
 from regimes.images.writing import encode_png
 from regimes.jobs.support.console import RunOptions
+from regimes.jobs.support.described_sets import ReadImage
 from regimes.jobs.support.diverse import GENERATED, DiverseExperiment
 from regimes.jobs.support.result_folder import (
     CONFIG,
@@ -69,8 +69,7 @@ class Diverse:
     study: DiverseStudy
     rows: dict[str, Features]
     """By the keys of the sets."""
-    read: Callable[[str, int], Images]
-    """(key of a set, position) -> (H, W, C) uint8"""
+    read: ReadImage
     lines: Sequence[SetLine]
     descriptor: str
     """In words."""
