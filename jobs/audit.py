@@ -7,29 +7,31 @@ python jobs/audit.py --train A --generated B --descriptor torchscript:my_descrip
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 
+from regimes.actors.neighbours import ShardedSearch
 from regimes.actors.runtime import RayRuntime
 from regimes.jobs.support import console
-from regimes.jobs.support.audit import AuditedSets, AuditExperiment
+from regimes.jobs.support.audit import AuditedSets, AuditExperiment, AuditOptions
 from regimes.jobs.support.audit_cost import print_plan
 from regimes.jobs.support.audit_features import MIRRORED, AuditFeatures
 from regimes.jobs.support.audit_gallery import Gallery, pixel_comparison
-from regimes.jobs.support.audit_results import (
-    DEFAULT_DESCRIPTOR,
-    Audited,
-    AuditResults,
-)
-from regimes.jobs.support.console import RunOptions, Stage
+from regimes.jobs.support.audit_results import Audited, AuditResults
+from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR
+from regimes.jobs.support.console import Stage
 from regimes.jobs.support.described_sets import (
     image_reader,
     left_out,
     plain_images,
     set_lines,
 )
+from regimes.scores.approximate import ApproximateSearch
+from regimes.scores.neighbours import Search, nearest
 from regimes.storage.artifacts import Store
 from regimes.studies.audit import AuditSets, find_copies
 from regimes.studies.audit_metrics import NUM_METRIC_STEPS, Limits, all_scores, duplicate_groups
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     experiment, choice, run = console.read_options(
         argv,
-        [AuditExperiment(), DEFAULT_DESCRIPTOR, RunOptions()],
+        [AuditExperiment(), DEFAULT_DESCRIPTOR, AuditOptions()],
         job="audit",
         about=__doc__ or "",
     )
@@ -63,24 +65,41 @@ def _main(argv: Sequence[str] | None) -> int:
     if results.is_complete():
         print("complete: nothing to compute")
     else:
-        _describe(plan, run)
-        results.write(_audit(plan, run))
+        runtime = RayRuntime(run.cpus)
+        try:
+            _describe(plan, runtime, run)
+            results.write(_audit(plan, runtime, run))
+        finally:
+            runtime.close()
     results.print_summary()
     return 0
 
 
-def _describe(plan: AuditFeatures, run: RunOptions) -> None:
+def _describe(plan: AuditFeatures, runtime: RayRuntime, run: AuditOptions) -> None:
     """Make the descriptors of all sets, those of earlier runs kept."""
     plan.ingest()
     plan.fit()
-    runtime = RayRuntime(run.cpus)
-    try:
-        plan.describe(runtime, run)
-    finally:
-        runtime.close()
+    plan.describe(runtime, run)
+    if run.shards == 1:
+        runtime.close()  # its processes would take time from the search
 
 
-def _audit(plan: AuditFeatures, run: RunOptions) -> Audited:
+@contextlib.contextmanager
+def _search(
+    experiment: AuditExperiment, runtime: RayRuntime, run: AuditOptions, device: str
+) -> Iterator[Search]:
+    """How neighbours are searched."""
+    if experiment.index == "ivf":
+        yield ApproximateSearch()
+    elif run.shards == 1:
+        yield partial(nearest, device=device)
+    else:
+        search = ShardedSearch(runtime, run.shards, run.device)
+        yield search
+        search.close()
+
+
+def _audit(plan: AuditFeatures, runtime: RayRuntime, run: AuditOptions) -> Audited:
     """Compare and count."""
     experiment = plan.experiment
     rows, raw = plan.read()
@@ -93,7 +112,10 @@ def _audit(plan: AuditFeatures, run: RunOptions) -> Audited:
         mirrored=rows.get(MIRRORED),
     )
     device = "cuda" if torch.cuda.is_available() and run.device != "cpu" else "cpu"
-    with Stage("compare", NUM_METRIC_STEPS, "step") as stage:
+    with (
+        _search(experiment, runtime, run, device) as search,
+        Stage("compare", NUM_METRIC_STEPS, "step") as stage,
+    ):
         close = experiment.duplicate_distance
         same = duplicate_groups(rows["train"], rows.get(MIRRORED), close, device=device)
         stage.advance()
@@ -101,7 +123,7 @@ def _audit(plan: AuditFeatures, run: RunOptions) -> Audited:
         stage.advance()
         same_pixels = pixel_comparison(read)
         copies = find_copies(
-            sets, experiment.rules, same.first, same_pixels, stage.advance, device=device
+            sets, experiment.rules, same.first, same_pixels, stage.advance, search=search
         )
         limits = Limits(manifold=experiment.manifold_images, device=device)
         metrics = all_scores(copies, sets, raw, (same, again), limits, stage.advance)
@@ -114,7 +136,11 @@ def _audit(plan: AuditFeatures, run: RunOptions) -> Audited:
         gallery=Gallery(copies, ids["generated"], ids["train"], read, experiment.gallery_pairs),
         lines=set_lines(plan, rows, read),
         descriptor=plan.words,
-        notes=[*plan.sets.warnings(), *plain_images(rows)],
+        notes=[
+            *plan.sets.warnings(),
+            *plain_images(rows),
+            *([search.words] if isinstance(search, ApproximateSearch) else []),
+        ],
         left_out=missing,
     )
 

@@ -17,6 +17,7 @@ import torch
 from regimes.actors.runtime import RayRuntime
 from regimes.errors import ConfigError
 from regimes.jobs.support import console
+from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR
 from regimes.jobs.support.console import RunOptions, Stage
 from regimes.jobs.support.described_sets import (
     image_reader,
@@ -33,7 +34,7 @@ from regimes.jobs.support.diverse import (
 )
 from regimes.jobs.support.diverse_cost import print_plan
 from regimes.jobs.support.diverse_maps import Maps
-from regimes.jobs.support.diverse_results import DEFAULT_DESCRIPTOR, Diverse, DiverseResults
+from regimes.jobs.support.diverse_results import Diverse, DiverseResults
 from regimes.storage.artifacts import Store
 from regimes.studies.diverse import DiverseStudy, find_diverse, num_steps
 

@@ -22,8 +22,11 @@ from regimes.errors import ConfigError
 from regimes.images.pixels import Images, to_float
 from regimes.images.sources import open_source
 from regimes.jobs.support import console
-from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
-from regimes.jobs.support.comparison import LARGEST_WHITENING
+from regimes.jobs.support.chosen_descriptor import (
+    DEFAULT_DESCRIPTOR,
+    ChosenDescriptor,
+    check_whitening,
+)
 from regimes.jobs.support.console import RunOptions, Stage
 from regimes.jobs.support.cost import print_plan
 from regimes.jobs.support.evidence import read_evidence
@@ -159,12 +162,8 @@ def _plan(
 
 def _check_images(grid: MemorizationGrid, images: Images) -> None:
     """Refuse images that the scores or the descriptor could not handle, before anything is made."""
-    width = images[0].size
-    if grid.descriptor.fit is not None and width > LARGEST_WHITENING:
-        raise ConfigError(
-            f"--descriptor whitened-pixels: images of {width} values are too large to whiten "
-            f"(at most {LARGEST_WHITENING}); pass --image-size, or --descriptor pixels"
-        )
+    if grid.descriptor.fit is not None:
+        check_whitening(images[0].size)
     for half in grid.halves:
         smallest = images[grid.split.subset(half, grid.sizes[0])]
         if len({image.tobytes() for image in smallest}) < 2:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from regimes.errors import ConfigError
 from regimes.images.sources import ImageSource
+from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.sample_sets import open_images
 from regimes.studies.audit import FEWEST, Rules
 
@@ -43,6 +44,9 @@ class AuditExperiment:
     """Similarities to report beside it; those of the literature are for SSCD."""
     ratio_threshold: float = 1 / 3
     """d1/d2 below which an image is far nearer to one training image than to all others."""
+    index: Literal["exact", "ivf"] = "exact"
+    """How the nearest training images are found: exactly, or by an inverted file, which is faster from
+    some 100,000 images on and may miss some (the report says how many)."""
     duplicate_distance: float = 1e-3
     """Distance of descriptors up to which two images are duplicates."""
     manifold_images: int = 10_000
@@ -107,6 +111,21 @@ class AuditExperiment:
                 yield name, spec
             elif name != "heldout":
                 raise ConfigError(f"--{name}: expected a folder or a file of images, got nothing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOptions(RunOptions):
+    """Where an audit puts its results, and how it runs."""
+
+    shards: int = 1
+    """Actors that the training images are spread over for the exact search, on a cluster; 1 searches in
+    this process."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not run."""
+        RunOptions.__post_init__(self)  # super() does not work in a class with slots
+        if self.shards < 1:
+            raise ConfigError(f"--shards: expected at least 1, got {self.shards}")
 
 
 class AuditedSets:

@@ -25,7 +25,7 @@ from regimes.images.selection import sample_images
 from regimes.images.sources import ImageSource
 from regimes.images.split import Split
 from regimes.jobs.support.audit import AuditedSets, AuditExperiment
-from regimes.jobs.support.comparison import LARGEST_WHITENING
+from regimes.jobs.support.chosen_descriptor import check_whitening
 from regimes.jobs.support.console import RunOptions, Stage
 from regimes.jobs.support.sample_sets import is_artifact
 from regimes.scores.features import Features
@@ -124,11 +124,8 @@ class SetFeatures:
                     "all, or a --descriptor that is a network"
                 )
         width = int(np.prod(shapes[base]))
-        if self.choice.descriptor == "whitened-pixels" and width > LARGEST_WHITENING:
-            raise ConfigError(
-                f"--descriptor whitened-pixels: images of {width} values are too large to whiten "
-                f"(at most {LARGEST_WHITENING}); pass --image-size, or another --descriptor"
-            )
+        if self.choice.descriptor == "whitened-pixels":
+            check_whitening(width)
 
     @cached_property
     def _found(self) -> tuple[NetworkConfig, Path | None]:

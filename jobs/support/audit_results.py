@@ -20,6 +20,7 @@ from regimes.figures.audit import exceedance, similarity_audit
 from regimes.figures.gallery import COLUMNS, gallery_sheet
 from regimes.jobs.support.audit import AuditExperiment
 from regimes.jobs.support.audit_gallery import Gallery
+from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.result_folder import (
     CONFIG,
@@ -40,7 +41,6 @@ from regimes.storage.artifacts import Recipe, to_json
 from regimes.studies.audit import Copies, counts
 from regimes.studies.audit_words import answer, finding, real_name
 
-DEFAULT_DESCRIPTOR = DescriptorOptions(descriptor="whitened-pixels")
 METRICS, DUPLICATES = "metrics.parquet", "duplicates.parquet"
 _SHOWN_GROUPS, _SHOWN_IDS = 10, 8
 _BORDERLINE = "Around the threshold: is the rule right about these?"

@@ -13,6 +13,21 @@ from regimes.storage.images import Subset
 
 DEFAULT_DESCRIPTOR = DescriptorOptions(descriptor="whitened-pixels")
 """What jobs take if they are not told: it needs no download."""
+LARGEST_WHITENING = 12_288
+"""Values per image (64x64x3) that can be whitened: the transform takes their square."""
+
+
+def check_whitening(values: int) -> None:
+    """Refuse to whiten images of so many values, if they are too many.
+
+    Raises:
+        ConfigError: if they are.
+    """
+    if values > LARGEST_WHITENING:
+        raise ConfigError(
+            f"--descriptor whitened-pixels: images of {values} values are too large to whiten (at most "
+            f"{LARGEST_WHITENING}); pass --image-size, or --descriptor pixels"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

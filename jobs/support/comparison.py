@@ -13,11 +13,10 @@ from regimes.descriptors.network import NetworkConfig, NetworkDescriptor
 from regimes.descriptors.pixels import Descriptor, Pixels, WhitenedPixels
 from regimes.errors import ConfigError
 from regimes.images.pixels import Images
-from regimes.jobs.support.chosen_descriptor import ChosenDescriptor
+from regimes.jobs.support.chosen_descriptor import ChosenDescriptor, check_whitening
 from regimes.samplers.edm import SamplerConfig
 from regimes.studies.reproducibility import Rules, SampleSet
 
-LARGEST_WHITENING = 12_288  # values per image (64x64x3): the transform takes their square
 _RIDGE = 0.5
 _FIT_BYTES = 2**28  # of the float64 pixels that a descriptor is fitted to
 _CENTRE_IMAGES = 4096  # whose mean is subtracted: it is known to 1/64 of the spread of features
@@ -167,11 +166,7 @@ def _whitened(
     experiment: ReproducibilityExperiment, sets: Sequence[SampleSet], real: Images | None
 ) -> tuple[Descriptor, str]:
     width = sets[0].images[0].size
-    if width > LARGEST_WHITENING:
-        raise ConfigError(
-            f"--descriptor whitened-pixels: images of {width} values are too large to whiten (at "
-            f"most {LARGEST_WHITENING}); pass --image-size, or --descriptor pixels"
-        )
+    check_whitening(width)
     most = max(2, _FIT_BYTES // (8 * width))
     images, words = _background(experiment, sets, real, most)
     try:

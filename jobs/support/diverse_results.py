@@ -20,6 +20,7 @@ from regimes.descriptors.network import NetworkConfig
 from regimes.descriptors.options import DescriptorOptions
 from regimes.figures.diverse import diverse_sheet, hull_map, shares
 from regimes.images.writing import encode_png
+from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.described_sets import ReadImage
 from regimes.jobs.support.diverse import GENERATED, DiverseExperiment
@@ -42,7 +43,6 @@ from regimes.storage.artifacts import Recipe, to_json
 from regimes.studies.diverse import DiverseStudy, Finding
 from regimes.studies.diverse_words import answer, title, verdict
 
-DEFAULT_DESCRIPTOR = DescriptorOptions(descriptor="whitened-pixels")
 METRICS, IMAGES = "metrics.parquet", "diverse"
 _SHEET = 25
 

@@ -352,6 +352,26 @@ def test_centred_features_of_a_network_are_those_of_the_library(tmp_path):
     assert "minus the mean of 40 training images" in scores(tmp_path)["descriptor"]
 
 
+def test_searching_over_shards_or_lists_finds_the_same_copies(tmp_path):
+    """Shards give the same table to the byte; of lists the recall is said."""
+    common = ("--output", str(tmp_path / "out"), "--cpus", "2", *FEW)
+    sets = ("--train", save(tmp_path / "t.npy", TRAIN[:400]),
+            "--generated", save(tmp_path / "g.npy", np.concatenate([TRAIN[:20], HELDOUT[:80]])),
+            "--heldout", save(tmp_path / "h.npy", HELDOUT[80:200]))  # fmt: skip
+    run_job("audit", *common, "--name", "one", *sets)
+    run_job("audit", *common, "--name", "three", *sets, "--shards", "3")
+    assert "of the true neighbours of" not in read(tmp_path, "three", "scores.json").decode()
+    assert read(tmp_path, "one", "scores.parquet") == read(tmp_path, "three", "scores.parquet")
+    assert audit.main([*common, "--name", "lists", *sets, "--index", "ivf"]) == 0
+    found = json.loads(read(tmp_path, "lists", "scores.json"))
+    assert "of the true neighbours of" in " ".join(found["notes"])
+    assert found["counts"]["identical"] == 20
+
+
+def read(tmp: Path, name: str, file: str) -> bytes:
+    return (tmp / "out" / "audit" / name / file).read_bytes()
+
+
 BAD = [
     (lambda t: [], "--train: expected a folder or a file of images"),
     (lambda t: ["--train", "digits"], "--generated: expected a folder or a file"),
@@ -364,6 +384,7 @@ BAD = [
     (lambda t: [*digits(), "--duplicate-distance", "1"], "--duplicate-distance"),
     (lambda t: [*digits(), "--gallery-pairs", "0"], "--gallery-pairs"),
     (lambda t: [*digits(), "--manifold-images", "3"], "--manifold-images"),
+    (lambda t: [*digits(), "--shards", "0"], "--shards: expected at least 1"),
     (lambda t: [*digits(), "--centre-images", "1"], "--centre-images: expected 0"),
     (lambda t: [*digits(), "--centre-images", "9"], "--centre-images: whitened-pixels needs no"),
     (lambda t: [*digits(), "--ridge", "0"], "--ridge"),
