@@ -1,6 +1,6 @@
-"""Three lessons whose answers are known to the last digit: a Gaussian, one point, two points.
+"""Lessons whose answers are known to the last digit: a Gaussian, and one point.
 
-Each samples with DDPM and DDIM from one posterior mean, compares with the exact law of what that
+Each lesson samples with DDPM and DDIM from one posterior mean, compares with the exact law of what that
 sampler makes at that number of steps (``regimes.toys.laws``), and says in words what is seen and why.
 The numbers (means, variances, steps) are those of the tutorial of Nakkiran et al. 2024
 (arXiv 2406.08929) as its public replications set them.
@@ -9,7 +9,6 @@ The numbers (means, variances, steps) are those of the tutorial of Nakkiran et a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +21,6 @@ from regimes.studies.checks import (
     Lesson,
     at_least,
     at_most,
-    fraction_check,
     mean_check,
     near,
     variance_check,
@@ -34,13 +32,14 @@ from regimes.toys.diffusion import (
     Points,
     Start,
     backwards,
+    last,
     path,
-    sample,
 )
-from regimes.toys.laws import Gaussian, Miss, Normal, OnePoint, TwoPoints
+from regimes.toys.laws import Gaussian, Normal, OnePoint
 
 METHODS: tuple[Method, ...] = ("ddpm", "ddim")
-_ROUNDING = 1e-12
+ROUNDING = 1e-12
+"""What exact answers may be off."""
 _PATH_ROUNDING = 1e-10
 _SMALLEST_P = 1e-3
 _KS_CRITICAL = 1.949  # of sqrt(n) times the KS distance, at p = 1e-3 and large n (Kolmogorov's law)
@@ -96,9 +95,9 @@ def gaussian(setting: Setting) -> GaussianLesson:
         key: GAUSSIAN.sampled(setting.diffusion(GAUSSIAN_NOISE, key[1]), key[0]) for key in samples
     }
     checks = [c for key, x in samples.items() for c in _moments(key, x[:, 0], laws[key])]
-    last = GAUSSIAN_STEPS[-1]
+    most = GAUSSIAN_STEPS[-1]
     for method in METHODS:
-        checks += _whole_law(method, samples[method, last][:, 0], laws[method, last])
+        checks += _whole_law(method, samples[method, most][:, 0], laws[method, most])
     return GaussianLesson(
         name="gaussian",
         title="A bell curve",
@@ -116,7 +115,8 @@ def _gaussian_samples(setting: Setting, method: Method, num_steps: int) -> Point
     diffusion = setting.diffusion(GAUSSIAN_NOISE, num_steps)
     first = diffusion.first(GAUSSIAN.draw(setting.count, rng), rng)
     mean = partial(GAUSSIAN.posterior_mean, variance=GAUSSIAN_NOISE)
-    return sample(mean, first, diffusion, method, rng)
+    spread = partial(GAUSSIAN.posterior_variance, variance=GAUSSIAN_NOISE)
+    return last(backwards(mean, first, diffusion, method, rng, posterior_variance=spread))
 
 
 def _moments(key: tuple[Method, int], x: np.ndarray, law: Normal) -> list[Check]:
@@ -145,10 +145,10 @@ def _whole_law(method: Method, x: np.ndarray, law: Normal) -> list[Check]:
 
 
 def _gaussian_seen(laws: dict[tuple[Method, int], Normal]) -> list[str]:
-    last = GAUSSIAN_STEPS[-1]
+    most = GAUSSIAN_STEPS[-1]
     found = [
-        f"{m.upper()} with {last} steps makes N({laws[m, last].mean:.3f}, "
-        f"{laws[m, last].variance:.3f})"
+        f"{m.upper()} with {most} steps makes N({laws[m, most].mean:.3f}, "
+        f"{laws[m, most].variance:.3f})"
         for m in METHODS
     ]
     few = GAUSSIAN_STEPS[0]
@@ -223,12 +223,12 @@ def one_point(setting: Setting) -> OnePointLesson:
     a = np.asarray(ONE_POINT.point)
     straight = ONE_POINT.straight(ddim[0], ONE_POINT_STEPS)
     checks = [
-        at_most("DDIM, 20 steps: farthest end", _largest(ddim[-1] - a), _ROUNDING, exact=0.0),
-        at_most("DDIM, 1 step: farthest end", _largest(single[-1] - a), _ROUNDING, exact=0.0),
-        at_most("DDIM: farthest from a + sqrt(t) (x_1 - a)", _largest(ddim - straight),
+        at_most("DDIM, 20 steps: farthest end", largest(ddim[-1] - a), ROUNDING, exact=0.0),
+        at_most("DDIM, 1 step: farthest end", largest(single[-1] - a), ROUNDING, exact=0.0),
+        at_most("DDIM: farthest from a + sqrt(t) (x_1 - a)", largest(ddim - straight),
                 _PATH_ROUNDING, exact=0.0),
         at_most("DDIM: farthest from the straight line", _bend(ddim, a), _PATH_ROUNDING, exact=0.0),
-        *_last_noise("DDPM", ddpm[-1] - a, setting.diffusion(ONE_POINT_NOISE, ONE_POINT_STEPS)),
+        *last_noise("DDPM", ddpm[-1] - a, setting.diffusion(ONE_POINT_NOISE, ONE_POINT_STEPS)),
     ]  # fmt: skip
     return OnePointLesson(
         name="one-point",
@@ -262,7 +262,7 @@ def _one_point_path(setting: Setting, method: Method, num_steps: int) -> Points:
     rng = setting.rng("one-point", method, num_steps)
     diffusion = setting.diffusion(ONE_POINT_NOISE, num_steps)
     first = diffusion.first(ONE_POINT.draw(setting.count, rng), rng)
-    return path(ONE_POINT.posterior_mean, first, diffusion, method, rng)
+    return path(backwards(ONE_POINT.posterior_mean, first, diffusion, method, rng))
 
 
 def _bend(paths: Points, a: np.ndarray) -> float:
@@ -270,15 +270,15 @@ def _bend(paths: Points, a: np.ndarray) -> float:
     direction = paths[0] - a
     direction = direction / np.linalg.norm(direction, axis=1, keepdims=True)
     offset = paths - a
-    return _largest(offset[..., 0] * direction[:, 1] - offset[..., 1] * direction[:, 0])
+    return largest(offset[..., 0] * direction[:, 1] - offset[..., 1] * direction[:, 0])
 
 
-def _last_noise(name: str, error: Points, diffusion: Diffusion) -> list[Check]:
+def last_noise(name: str, error: Points, diffusion: Diffusion) -> list[Check]:
     """DDPM's last step goes to the posterior mean, plus its noise: here that is all there is."""
     variance = diffusion.step_variance(1)
     if variance == 0:
-        return [at_most(f"{name}: farthest end", _largest(error), _ROUNDING, exact=0.0)]
-    what = f"{name}: variance of the ends, which is the last step's noise"
+        return [at_most(f"{name}: farthest end", largest(error), ROUNDING, exact=0.0)]
+    what = f"{name}: variance of the ends (the last step's noise)"
     return [
         mean_check(f"{name}: mean of the ends' errors", float(error.mean()), 0.0,
                    math.sqrt(variance), error.size),
@@ -296,143 +296,6 @@ def _ends_words(setting: Setting) -> str:
     )
 
 
-def _largest(x: np.ndarray) -> float:
+def largest(x: np.ndarray) -> float:
+    """Largest absolute value."""
     return float(np.abs(x).max())
-
-
-# ---- two points ----
-
-TWO_POINTS = TwoPoints(half_distance=2.0, height=2.0)
-TWO_POINTS_NOISE = 100.0
-TWO_POINTS_STEPS = (10, 50, 200, 1000)
-TWO_POINTS_SHOWN = 50
-_DRAWN = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TwoPointsLesson(Lesson):
-    """Also holds what its figure shows."""
-
-    setting: Setting
-    ends: dict[int, tuple[Points, Points]]
-    """DDIM's (first, last) points, (n, 2) each, by number of steps."""
-    ddim: Points
-    """A few paths, (T + 1, 10, 2)."""
-    ddpm: Points
-    """A few paths, (T + 1, 10, 2)."""
-
-
-def two_points(setting: Setting, on_steps: Callable[[], object] = lambda: None) -> TwoPointsLesson:
-    """Data that are (2, 2) or (-2, 2) with equal chances. Cost: 1310 posterior means per sample."""
-    ends, checks, misses = {}, [], {}
-    for steps in TWO_POINTS_STEPS:
-        run = _DdimRun.of(setting, steps)
-        ends[steps] = run.first, run.last
-        misses[steps] = TWO_POINTS.miss(setting.diffusion(TWO_POINTS_NOISE, steps))
-        checks += _two_points_checks(run, misses[steps], setting, steps)
-        on_steps()
-    shown = setting.diffusion(TWO_POINTS_NOISE, TWO_POINTS_SHOWN)
-    rng = setting.rng("two-points", "ddpm")
-    first = shown.first(TWO_POINTS.draw(setting.count, rng), rng)
-    ddpm = sample(_two_point_mean, first, shown, "ddpm", rng)
-    checks += [
-        fraction_check("DDPM, 50 steps: on the right", float((ddpm[:, 0] > 0).mean()), 0.5,
-                       setting.count),
-        *_last_noise("DDPM, 50 steps, second coordinate", ddpm[:, 1:] - TWO_POINTS.height, shown),
-    ]  # fmt: skip
-    return TwoPointsLesson(
-        name="two-points",
-        title="Two points",
-        question="The data are two points, (-2, 2) and (2, 2). Who decides where noise ends?",
-        seen=_two_points_seen(misses),
-        why=[
-            (
-                "The posterior mean is (2 tanh(x/(50 t)), 2): in the middle as long as the noise is large, "
-                "since it could be either point, and one of the points when the noise is small. The "
-                "tanh is how much more one believes in the right one than in the left one."
-            ),
-            (
-                "It never crosses the middle, so neither does a DDIM path: the noise alone decides, and "
-                "one half of all noise belongs to each point. DDPM's dice can still change sides."
-            ),
-            (
-                f"The last of T steps goes to 2 tanh(x T/50), and with few steps x is not yet far enough "
-                f"from the middle (2 tanh(x) at T = {TWO_POINTS_SHOWN}). What is left between the points "
-                "is an error of the steps, not of the denoiser."
-            ),
-        ],
-        checks=checks,
-        setting=setting,
-        ends=ends,
-        ddim=_few_paths(setting, "ddim"),
-        ddpm=_few_paths(setting, "ddpm"),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _DdimRun:
-    """A DDIM run: where it was at first, before the last step, and after it."""
-
-    first: Points
-    before: Points
-    last: Points
-    crossed: float
-    """Fraction of paths that were ever on the other side."""
-
-    @classmethod
-    def of(cls, setting: Setting, num_steps: int) -> _DdimRun:
-        rng = setting.rng("two-points", "ddim", num_steps)
-        diffusion = setting.diffusion(TWO_POINTS_NOISE, num_steps)
-        first = diffusion.first(TWO_POINTS.draw(setting.count, rng), rng)
-        before = last = first
-        crossed = np.zeros(len(first), bool)
-        for x in backwards(_two_point_mean, first, diffusion, "ddim"):
-            before, last = last, x
-            crossed |= x[:, 0] * first[:, 0] < 0
-        return cls(first=first, before=before, last=last, crossed=float(crossed.mean()))
-
-
-def _two_point_mean(x: Points, t: float) -> Points:
-    return TWO_POINTS.posterior_mean(x, t, variance=TWO_POINTS_NOISE)
-
-
-def _few_paths(setting: Setting, method: Method) -> Points:
-    rng = setting.rng("two-points", "paths")  # one key: both methods start at the same points
-    diffusion = setting.diffusion(TWO_POINTS_NOISE, TWO_POINTS_SHOWN)
-    first = diffusion.first(TWO_POINTS.draw(_DRAWN, rng), rng)
-    return path(_two_point_mean, first, diffusion, method, rng)
-
-
-def _two_points_checks(run: _DdimRun, miss: Miss, setting: Setting, num_steps: int) -> list[Check]:
-    name, n, c = f"DDIM, {num_steps} steps", setting.count, TWO_POINTS.half_distance
-    found = Miss.of(np.abs(np.abs(run.last[:, 0]) - c))
-    law = c * np.tanh(c * run.before[:, 0] * num_steps / TWO_POINTS_NOISE)
-    checks = [
-        at_most(f"{name}: off the 2 tanh law of the last step", _largest(run.last[:, 0] - law),
-                _ROUNDING, exact=0.0),
-        at_most(f"{name}: error of the second coordinate",
-                _largest(run.last[:, 1] - TWO_POINTS.height), _ROUNDING, exact=0.0),
-        at_most(f"{name}: paths that cross the middle", run.crossed, 0.0, exact=0.0),
-        fraction_check(f"{name}: on the right", float((run.last[:, 0] > 0).mean()), 0.5, n),
-        fraction_check(f"{name}: within 0.01 of a point", found.within_hundredth,
-                       miss.within_hundredth, n),
-    ]  # fmt: skip
-    if (
-        num_steps < TWO_POINTS_STEPS[-1]
-    ):  # later, misses are too rare for a normal law of their mean
-        checks.append(mean_check(f"{name}: mean miss", found.mean, miss.mean, miss.sd, n))
-    return checks
-
-
-def _two_points_seen(misses: dict[int, Miss]) -> list[str]:
-    shown, most = misses[TWO_POINTS_SHOWN], TWO_POINTS_STEPS[-1]
-    return [
-        (
-            "DDIM: a path that starts on the right ends on the right. The second coordinate, about which "
-            "there is no doubt, ends at exactly 2."
-        ),
-        (
-            f"With {TWO_POINTS_SHOWN} steps only {shown.within_hundredth:.0%} end within 0.01 of a point "
-            f"(mean miss {shown.mean:.3f}); with {most} steps {misses[most].within_hundredth:.3%} do."
-        ),
-    ]

@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 from regimes.studies.checks import Check, Lesson, at_least, at_most, number
 from regimes.studies.tutorial import METHODS, Setting
-from regimes.toys.diffusion import Method, Points, PosteriorMean, sample
+from regimes.toys.diffusion import Method, Points, PosteriorMean, backwards, last
 from regimes.toys.predictor import Predictor, PredictorConfig, train
 from regimes.toys.swiss_roll import FIRST_ANGLE, LAST_ANGLE, Nearest, SwissRoll, spiral
 
@@ -157,7 +157,7 @@ def _sample(
     rng = setting.rng("swiss-roll", method)
     diffusion = setting.diffusion(ROLL_NOISE, ROLL_STEPS)
     first = diffusion.first(roll.draw(count, rng), rng)
-    return sample(mean, first, diffusion, method, rng)
+    return last(backwards(mean, first, diffusion, method, rng))
 
 
 def _checks(

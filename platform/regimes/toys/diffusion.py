@@ -31,6 +31,8 @@ Points = npt.NDArray[np.float64]
 """(N, d) float64, one point per row."""
 PosteriorMean = Callable[[Points, float], Points]
 """(x (N, d), t in (0, 1]) -> E[x_0 | x_t = x], (N, d)."""
+PosteriorVariance = Callable[[Points, float], Points]
+"""(x (N, d), t in (0, 1]) -> Var[x_0 | x_t = x] of every coordinate, (N, d)."""
 Method = Literal["ddpm", "ddim"]
 Start = Literal["published", "exact"]
 Noise = Literal["published", "posterior"]
@@ -52,8 +54,9 @@ class Diffusion:
     """published: pure noise N(0, sigma_q^2 I), which forgets that data have a mean and a spread;
     exact: noised data, the true law at t = 1."""
     noise: Noise = "published"
-    """Of DDPM's steps. published: variance sigma_q^2/T, in the last step too; posterior: that times
-    s/t, the spread of x_s when x_0 and x_t are known, which ends in a step without noise."""
+    """Of DDPM's steps. published: variance sigma_q^2/T, in the last step too; posterior: what x_s has
+    when x_t is known, (s/t) sigma_q^2/T + Var[x_0 | x_t]/(T t)^2. Where the variance of x_0 is not
+    known (a network has learned means only) the second term is left out."""
 
     def __post_init__(self) -> None:
         """Refuse what is not a diffusion."""
@@ -63,7 +66,7 @@ class Diffusion:
             )
 
     def step_variance(self, step: int) -> float:
-        """Variance of the noise that DDPM adds on the way from t = step/T to (step - 1)/T."""
+        """Of DDPM's noise from t = step/T to (step - 1)/T, but for the variance of x_0."""
         share = 1.0 if self.noise == "published" else (step - 1) / step
         return self.variance / self.num_steps * share
 
@@ -84,6 +87,8 @@ def backwards(
     diffusion: Diffusion,
     method: Method,
     rng: np.random.Generator | None = None,
+    *,
+    posterior_variance: PosteriorVariance | None = None,
 ) -> Iterator[Points]:
     """The way back from noise to data.
 
@@ -93,6 +98,7 @@ def backwards(
         diffusion: how noise is removed.
         method: ddpm or ddim.
         rng: dice; for ddpm.
+        posterior_variance: what else is known of the data; for ddpm with the posterior's noise.
 
     Yields:
         (N, d) at t = 1, 1 - 1/T, ..., 0: T + 1 times. Cost: T posterior means.
@@ -105,33 +111,24 @@ def backwards(
     x = first
     yield x
     for step in range(diffusion.num_steps, 0, -1):  # t = step/T: an integer has no rounding error
-        clean = posterior_mean(x, step / diffusion.num_steps)
-        if method == "ddim":
+        t = step / diffusion.num_steps
+        clean = posterior_mean(x, t)
+        if rng is None or method == "ddim":
             x = x + (1 - math.sqrt((step - 1) / step)) * (clean - x)
         else:
-            assert rng is not None
-            noise = math.sqrt(diffusion.step_variance(step)) * rng.standard_normal(x.shape)
+            variance: float | Points = diffusion.step_variance(step)
+            if posterior_variance is not None and diffusion.noise == "posterior":
+                variance = variance + posterior_variance(x, t) / step**2
+            noise = np.sqrt(variance) * rng.standard_normal(x.shape)
             x = clean / step + (1 - 1 / step) * x + noise
         yield x
 
 
-def sample(
-    posterior_mean: PosteriorMean,
-    first: Points,
-    diffusion: Diffusion,
-    method: Method,
-    rng: np.random.Generator | None = None,
-) -> Points:
-    """Where the way back ends, (N, d); arguments, errors and cost as of ``backwards``."""
-    return collections.deque(backwards(posterior_mean, first, diffusion, method, rng), maxlen=1)[0]
+def last(steps: Iterator[Points]) -> Points:
+    """Where the way back ends, (N, d): ``last(backwards(...))``, which keeps one step at a time."""
+    return collections.deque(steps, maxlen=1)[0]
 
 
-def path(
-    posterior_mean: PosteriorMean,
-    first: Points,
-    diffusion: Diffusion,
-    method: Method,
-    rng: np.random.Generator | None = None,
-) -> Points:
-    """The whole way back, (T + 1, N, d); arguments, errors and cost as of ``backwards``."""
-    return np.stack(list(backwards(posterior_mean, first, diffusion, method, rng)))
+def path(steps: Iterator[Points]) -> Points:
+    """The whole way back, (T + 1, N, d): ``path(backwards(...))``."""
+    return np.stack(list(steps))

@@ -62,6 +62,10 @@ class Gaussian:
         """E[x_0 | x_t = x] under noise of ``variance`` at t = 1."""
         return self.law.mean + self._gain(t, variance) * (x - self.law.mean)
 
+    def posterior_variance(self, x: Points, t: float, *, variance: float) -> Points:
+        """Var[x_0 | x_t = x], which does not depend on x."""
+        return np.full_like(x, self._gain(t, variance) * variance * t)
+
     def sampled(self, diffusion: Diffusion, method: Method) -> Normal:
         """The exact law of samples. Cost: T multiplications."""
         mean, variance = self._first(diffusion)
@@ -71,6 +75,8 @@ class Gaussian:
                 factor, added = 1 + (1 - math.sqrt((step - 1) / step)) * (gain - 1), 0.0
             else:
                 factor, added = 1 + (gain - 1) / step, diffusion.step_variance(step)
+                if diffusion.noise == "posterior":
+                    added += gain * diffusion.variance / (diffusion.num_steps * step)
             mean = self.law.mean + factor * (mean - self.law.mean)
             variance = factor**2 * variance + added
         return Normal(mean=mean, variance=variance)
@@ -124,13 +130,26 @@ class TwoPoints:
         Weights are formed from the difference of the log-likelihoods: far away, and for small t,
         the likelihoods themselves are both 0.
         """
+        left, between = self._segment()
+        return left + self._share(x, t, variance) * between
+
+    def posterior_variance(self, x: Points, t: float, *, variance: float) -> Points:
+        """Var[x_0 | x_t = x] of both coordinates: largest where either point is as likely."""
+        share = self._share(x, t, variance)
+        return share * (1 - share) * self._segment()[1] ** 2
+
+    def _segment(self) -> tuple[Points, Points]:
+        """The left point, and what leads from it to the right one."""
+        left = np.array([-self.half_distance, self.height])
+        return left, np.array([2 * self.half_distance, 0.0])
+
+    def _share(self, x: Points, t: float, variance: float) -> Points:
+        """(N, 1) probability of the right point."""
         from scipy.special import expit
 
-        right = np.array([self.half_distance, self.height])
-        left = np.array([-self.half_distance, self.height])
-        between = right - left
-        logit = ((x - (left + right) / 2) @ between) / (variance * t)
-        return left + expit(logit)[:, None] * between
+        left, between = self._segment()
+        logit = ((x - (left + between / 2)) @ between) / (variance * t)
+        return np.asarray(expit(logit))[:, None]
 
     def end(self, first: npt.NDArray[np.float64], diffusion: Diffusion) -> npt.NDArray[np.float64]:
         """Where DDIM takes a first coordinate, by the tanh law alone; any shape in, the same out."""
