@@ -6,6 +6,7 @@ and samples can hardly lie closer to the curve than its samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -190,12 +191,17 @@ def _seen(
     losses: Losses, variance: float, nearest: dict[Method, Nearest], best: dict[Method, Nearest]
 ) -> list[str]:
     far = [f"{m.upper()} {nearest[m].rms:.3f} (oracle: {number(best[m].rms)})" for m in METHODS]
+    linear = variance * (1 - variance / ROLL_NOISE * math.log1p(ROLL_NOISE / variance))
     return [
         (
             f"The network's loss is {losses.network:.4f}; the oracle's, below which nothing can go, is "
             f"{losses.oracle:.4f}. Always guessing the middle of the spiral would score {variance:.3f}."
         ),
-        f"Samples lie close to the curve, whose arms are 0.5 apart: rms distance {far[0]}, {far[1]}.",
+        (
+            f"A loss alone can deceive: the best straight-line guess, x shrunk towards 0, scores "
+            f"{linear:.4f}, hardly worse, and knows nothing of a spiral. The samples tell."
+        ),
+        f"The arms of the spiral are 0.5 apart. Distance of samples, rms: {far[0]}, {far[1]}.",
     ]
 
 
