@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from regimes.figures.style import FAINT, INK, MARK, REFERENCE, Margins, canvas, styled
 from regimes.studies.checks import Check, Lesson
@@ -43,7 +43,8 @@ _CURVE_STEPS = np.unique(np.geomspace(10, 10_000, 31).astype(int))
 @styled
 def gaussian_figure(lesson: GaussianLesson) -> Figure:
     """Samples of both samplers with their exact law and the data's; variance against steps."""
-    figure, panels = _panels("Samples follow the exact law of the sampler, not that of the data")
+    follow = "follow" if lesson.passed else "do not follow"
+    figure, panels = _panels(f"Samples {follow} the law that theory gives for their sampler")
     most = GAUSSIAN_STEPS[-1]
     x = np.linspace(0.2, 5.8, 400)
     for axes, method in zip(panels, METHODS):
@@ -75,10 +76,7 @@ def _variances(axes: Axes, lesson: GaussianLesson) -> None:
         axes.plot(GAUSSIAN_STEPS, found, "o", color=INK)
     axes.axhline(GAUSSIAN.law.variance, color=MARK, linestyle=":", label="data")
     axes.set(xscale="log", yscale="log", xlabel="steps T")
-    ticks = [0.05, 0.1, 0.5, 1, 5]
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    _ticks(axes, [10, 100, 1000, 10_000], [0.05, 0.1, 0.5, 1, 5])
     axes.set_title("variance of samples", **_SMALL)
     axes.legend(loc="lower right", fontsize=8.5)
 
@@ -86,9 +84,11 @@ def _variances(axes: Axes, lesson: GaussianLesson) -> None:
 @styled
 def one_point_figure(lesson: OnePointLesson) -> Figure:
     """Ten paths of each sampler to the point."""
-    title = "With one data point DDIM goes straight home; DDPM wanders, and keeps its last noise"
+    title = "To one data point DDIM goes straight; DDPM wanders"
     figure, panels = _panels(title, count=2, size=(8.0, 4.2))
-    reach = 1.05 * float(np.abs(lesson.ddim[0, :_DRAWN]).max())
+    reach = 1.05 * float(
+        max(np.abs(paths[:, :_DRAWN]).max() for paths in (lesson.ddim, lesson.ddpm))
+    )
     for axes, paths, name in zip(panels, (lesson.ddim, lesson.ddpm), ("DDIM", "DDPM")):
         _paths(axes, paths[:, :_DRAWN], [ONE_POINT.point], name)
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
@@ -128,7 +128,8 @@ def _ends(axes: Axes, lesson: TwoPointsLesson) -> None:
 @styled
 def swiss_roll_figure(lesson: SwissRollLesson) -> Figure:
     """Samples of both samplers on the curve; the loss against time, with the oracle's."""
-    figure, panels = _panels("A network that saw examples only puts its samples on the curve")
+    puts = "puts" if lesson.passed else "does not put"
+    figure, panels = _panels(f"A network that saw examples only {puts} its samples on the curve")
     curve = spiral(np.linspace(FIRST_ANGLE, LAST_ANGLE, 500))
     for axes, method in zip(panels, METHODS):
         x = lesson.samples[method][:_SHOWN_SAMPLES]
@@ -142,7 +143,7 @@ def swiss_roll_figure(lesson: SwissRollLesson) -> Figure:
     axes.plot(TIMES, oracle, color=REFERENCE, label="oracle: the floor")
     axes.plot(TIMES, network, "o", color=INK, label="network")
     axes.set(xscale="log", yscale="log", xlabel="time t")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    _ticks(axes, [0.001, 0.01, 0.1, 1], [0.001, 0.01, 0.1])
     axes.set_title("squared error of the guess of x_0", **_SMALL)
     axes.legend(loc="lower right", fontsize=8.5)
     return figure
@@ -196,6 +197,14 @@ def _paths(axes: Axes, paths: Points, ends: Sequence[tuple[float, ...]], title: 
     axes.plot(*np.array(ends).T, "o", color=MARK, markersize=6, zorder=3)
     axes.set(aspect="equal")
     axes.set_title(title, **_SMALL)
+
+
+def _ticks(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
+    """Ticks of log axes as plain numbers: powers of ten would be set as formulas, which are off."""
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+    axes.set_xticks(x, [f"{value:g}" for value in x])
+    axes.set_yticks(y, [f"{value:g}" for value in y])
 
 
 def _panels(

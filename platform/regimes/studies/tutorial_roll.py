@@ -29,7 +29,7 @@ TIMES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Times at which the network is compared with the oracle."""
 BINS = 20
 _VALIDATION, _PER_TIME = 2**17, 2**14
-_ORACLE_SAMPLES = 500
+_ORACLE_SAMPLES = 250
 _LOSS = (0.12, 0.13)
 _LARGEST_EXCESS, _FROM_TIME = 0.1, 0.05
 _DICE_LIMIT, _SMOOTH_LIMIT = 0.05, 0.03

@@ -47,8 +47,9 @@ class PredictorConfig:
     """Smallest t."""
     ema: float = 0.999
     """Decay of the average of the weights that is kept; at most 1 - 10/steps."""
-    threads: int = 2
-    """Threads of torch. Fixed, since sums in another order give another network."""
+    threads: int = 1
+    """Threads of torch. Layers this small finish sooner than a second thread wakes up; and sums in
+    another order would give another network."""
 
 
 class Predictor(nn.Module):
