@@ -220,10 +220,9 @@ class OnePointLesson(Lesson):
 
 def one_point(setting: Setting) -> OnePointLesson:
     """Data that are the point (2, 3), 20 steps. Cost: 80 random numbers per sample."""
-    ddim, single, ddpm = (
-        _one_point_path(setting, method, steps)
-        for method, steps in (("ddim", ONE_POINT_STEPS), ("ddim", 1), ("ddpm", ONE_POINT_STEPS))
-    )
+    ddim = _one_point_path(setting, "ddim", ONE_POINT_STEPS)
+    single = _one_point_path(setting, "ddim", 1)
+    ddpm = _one_point_path(setting, "ddpm", ONE_POINT_STEPS)
     a = np.asarray(ONE_POINT.point)
     straight = ONE_POINT.straight(ddim[0], ONE_POINT_STEPS)
     checks = [

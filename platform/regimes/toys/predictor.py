@@ -118,7 +118,8 @@ def train(
     Returns:
         The predictor.
     """
-    config, parameters = predictor.config, list(predictor.parameters())
+    config = predictor.config
+    parameters: list[Tensor] = list(predictor.parameters())
     if config.steps == 0:
         return predictor
     average = [p.detach().clone() for p in parameters]
