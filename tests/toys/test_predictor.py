@@ -70,9 +70,14 @@ def test_no_step_changes_nothing_and_every_step_is_counted():
     assert len(counted) == 7
 
 
-def test_threads_are_given_back():
-    before = torch.get_num_threads()
-    with pytest.raises(RuntimeError, match="on purpose"), few_threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-        raise RuntimeError("on purpose")
-    assert torch.get_num_threads() == before
+def test_threads_are_given_back_whatever_happens():
+    before, inside = torch.get_num_threads(), []
+
+    def fail():
+        with few_threads(before + 1):
+            inside.append(torch.get_num_threads())
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail()
+    assert (inside, torch.get_num_threads()) == ([before + 1], before)

@@ -55,7 +55,7 @@ def test_posterior_noise_gives_one_variance_at_every_number_of_steps(steps):
 
 def test_error_of_ddpm_falls_tenfold_with_ten_times_the_steps():
     bias = [
-        GAUSSIAN.sampled(wide(t), "ddpm").variance - 0.5 * (1 - 0.5 / 50.5**2)
+        GAUSSIAN.sampled(wide(t), "ddpm").variance - 0.5 * (1 - (0.5 / 50.5) ** 2)
         for t in (1000, 10_000, 100_000)
     ]
     assert bias[0] / bias[1] == pytest.approx(10, rel=0.05)
