@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from drawn import texts
 from matplotlib.text import Text
 
 from regimes.figures import tutorial as figures
@@ -54,7 +55,7 @@ def drawn():
 def test_every_text_is_inside_its_figure_and_no_tick_is_a_formula(index):
     figure = drawn()[index]
     figure.draw_without_rendering()
-    shown = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
+    shown = texts(figure)
     assert len(shown) > 5
     for text in shown:
         assert "$" not in text.get_text()
@@ -87,7 +88,7 @@ def test_dots_lie_on_the_exact_lines():
 
 def test_titles_follow_the_checks():
     good, bad = (figures.swiss_roll_figure(roll_lesson(good=g)) for g in (True, False))
-    assert "only puts" in good._suptitle.get_text()
+    assert "examples puts" in good._suptitle.get_text()
     assert "does not put" in bad._suptitle.get_text()
 
 

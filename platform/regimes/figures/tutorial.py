@@ -120,6 +120,7 @@ def _ends(axes: Axes, lesson: TwoPointsLesson) -> None:
         some = first[:60, 0]
         inside = np.abs(some) < reach
         axes.plot(some[inside], last[:60, 0][inside], "o", color=shade, markersize=3)
+    axes.set_xticks([-20, 0, 20])
     axes.set_xlabel("first coordinate at the start")
     axes.set_title("where DDIM ends (lines: exact)", **_SMALL)
     axes.legend(loc="lower right", fontsize=8, handlelength=1.2)
@@ -129,7 +130,8 @@ def _ends(axes: Axes, lesson: TwoPointsLesson) -> None:
 def swiss_roll_figure(lesson: SwissRollLesson) -> Figure:
     """Samples of both samplers on the curve; the loss against time, with the oracle's."""
     puts = "puts" if lesson.passed else "does not put"
-    figure, panels = _panels(f"A network that saw examples only {puts} its samples on the curve")
+    title = f"A network that saw nothing but examples {puts} its samples on the curve"
+    figure, panels = _panels(title)
     curve = spiral(np.linspace(FIRST_ANGLE, LAST_ANGLE, 500))
     for axes, method in zip(panels, METHODS):
         x = lesson.samples[method][:_SHOWN_SAMPLES]
