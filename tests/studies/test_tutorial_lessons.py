@@ -168,6 +168,7 @@ def test_the_spiral_is_learned(start, noise):
     assert 0.12 <= made.losses.network <= 0.13
     assert made.nearest["ddpm"].rms <= (0.05 if noise == "published" else 0.03)
     assert made.nearest["ddim"].rms <= 0.03
+    assert sum("pieces of the curve" in check.what for check in made.checks) == 2
 
 
 def test_lessons_have_the_published_settings():
