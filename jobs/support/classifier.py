@@ -130,10 +130,7 @@ class ClassifierOptions:
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""
-        if self.name is not None and not re.fullmatch(r"(?!\.+$)[\w.-]+", self.name):
-            raise ConfigError(
-                f"--name {self.name}: expected letters, digits, '.', '_' and '-' alone"
-            )
+        console.check_name(self.name)
         if self.cpus is not None and self.cpus < 1:
             raise ConfigError(f"--cpus: expected at least 1, got {self.cpus}")
         if not 0 < self.gpus_per_trial <= 1:

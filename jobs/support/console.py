@@ -55,6 +55,16 @@ class Execution:
             )
 
 
+def check_name(name: str | None) -> None:
+    """Refuse a name that cannot be that of a folder everywhere.
+
+    Raises:
+        ConfigError: if it cannot.
+    """
+    if name is not None and not re.fullmatch(r"(?!\.+$)[\w.-]+", name):
+        raise ConfigError(f"--name {name}: expected letters, digits, '.', '_' and '-' alone")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions(Execution):
     """Where a job puts its results, and how it runs."""
@@ -67,10 +77,7 @@ class RunOptions(Execution):
     def __post_init__(self) -> None:
         """Refuse what could not run."""
         Execution.__post_init__(self)  # super() does not work in a class with slots
-        if self.name is not None and not re.fullmatch(r"(?!\.+$)[\w.-]+", self.name):
-            raise ConfigError(
-                f"--name {self.name}: expected letters, digits, '.', '_' and '-' alone"
-            )
+        check_name(self.name)
 
 
 def parse(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from regimes.errors import ConfigError
-from regimes.jobs.support.console import Stage
+from regimes.jobs.support.console import Stage, check_name
 from regimes.studies.checks import Lesson
 from regimes.studies.tutorial import Setting, gaussian, one_point
 from regimes.studies.tutorial_points import STEPS, two_points
@@ -81,10 +80,7 @@ class TutorialRun:
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""
-        if self.name is not None and not re.fullmatch(r"(?!\.+$)[\w.-]+", self.name):
-            raise ConfigError(
-                f"--name {self.name}: expected letters, digits, '.', '_' and '-' alone"
-            )
+        check_name(self.name)
 
 
 def run_lesson(experiment: TutorialExperiment, name: Name) -> Lesson:
