@@ -52,6 +52,6 @@ def test_every_direct_dependency_is_pinned() -> None:
     wanted = [*project["dependencies"], *(name for extra in extras for name in extra)]
     names = {re.split(r"[\[;<>= ]", d)[0].lower() for d in wanted}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pinned = {line.split("==")[0] for line in lines if "==" in line}
+    pinned = {line.split("==")[0].lower() for line in lines if "==" in line}
     assert names <= pinned
     assert not [line for line in lines if "://" in line]
