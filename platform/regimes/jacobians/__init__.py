@@ -1,0 +1,1 @@
+"""Jacobians of denoisers: their products, their singular values, and what their rank is."""

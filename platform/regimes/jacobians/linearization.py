@@ -1,0 +1,162 @@
+"""The derivative of a denoiser at noisy images.
+
+    J_p = d D(x; sigma) / d x   at x = x_p,      (n, n), n = C H W, rows are outputs
+
+A denoiser treats the images of a batch one by one, so P points are linearised in one pass, and the
+products of J with k directions at each of them are one batched computation:
+
+    push   J v     forward mode, one pass per block of directions
+    pull   J^T u   reverse mode; the forward pass is done once and kept
+
+Vectors are rows: V (P, k, n) -> push(V)[p, i] = J_p V[p, i].
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from regimes.samplers.config import SampledDenoiser
+
+Mode = Literal["forward", "reverse"]
+BLOCK_BYTES = 2**20
+"""Of the images that a pass computes side by side, before the network widens them."""
+
+
+class LinearMap(Protocol):
+    """P square matrices of side n that are known by their products."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(P, n)."""
+        ...
+
+    def push(self, vectors: Tensor) -> Tensor:
+        """(P, k, n) -> J v, (P, k, n)."""
+        ...
+
+    def pull(self, vectors: Tensor) -> Tensor:
+        """(P, k, n) -> J^T v, (P, k, n)."""
+        ...
+
+
+class Dense:
+    """Matrices that are held: (P, n, n)."""
+
+    def __init__(self, matrices: Tensor) -> None:
+        self.matrices = matrices
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(P, n)."""
+        return self.matrices.shape[0], self.matrices.shape[1]
+
+    def push(self, vectors: Tensor) -> Tensor:
+        """(P, k, n) -> J v."""
+        return vectors @ self.matrices.mT
+
+    def pull(self, vectors: Tensor) -> Tensor:
+        """(P, k, n) -> J^T v."""
+        return vectors @ self.matrices
+
+
+class Linearization:
+    """A denoiser's Jacobians at P noisy images of one noise level.
+
+    Args:
+        denoiser: in eval mode, without gradients of its own; images of a batch independent.
+        x: (P, C, H, W), noisy images on the denoiser's device.
+        sigma: their noise level, one that the denoiser knows.
+        class_labels: (P, L) one-hot rows for a conditional model: the classes are held fixed.
+        block: directions per pass; None takes what ``BLOCK_BYTES`` of images hold.
+
+    ``value`` is D(x; sigma). Everything has the dtype in which the denoiser answers: float32 for
+    networks, float64 for closed forms. Memory: of the network's activations for P x block images.
+    """
+
+    def __init__(
+        self,
+        denoiser: SampledDenoiser,
+        x: Tensor,
+        sigma: float | Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        block: int | None = None,
+    ) -> None:
+        self._image_shape = tuple(x.shape[1:])
+        self._size = math.prod(self._image_shape)
+        self._sigma = torch.as_tensor(sigma, dtype=torch.float64, device=x.device)
+        self._denoiser, self._labels = denoiser, class_labels
+        with torch.no_grad():
+            self.value = denoiser(x, self._sigma, class_labels)  # (P, C, H, W)
+        self._x = x.to(self.value.dtype).flatten(1)  # (P, n)
+        self.block = block or max(1, BLOCK_BYTES // (4 * self._size * len(x)))
+        self._pullback: Callable[[Tensor], tuple[Tensor]] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(P, n)."""
+        return len(self._x), self._size
+
+    def _flat(self, flat: Tensor) -> Tensor:
+        """(P, n) -> D, (P, n)."""
+        x = flat.unflatten(1, self._image_shape)
+        return self._denoiser(x, self._sigma, self._labels).flatten(1)
+
+    def push(self, vectors: Tensor) -> Tensor:
+        """J v by forward mode: (P, k, n) -> (P, k, n)."""
+
+        def product(v: Tensor) -> Tensor:
+            _, tangent = torch.func.jvp(self._flat, (self._x,), (v,))
+            return tangent  # type: ignore[no-any-return]
+
+        return self._in_blocks(product, vectors)
+
+    def pull(self, vectors: Tensor) -> Tensor:
+        """J^T v by reverse mode: (P, k, n) -> (P, k, n)."""
+        if self._pullback is None:
+            with _plain_arithmetic():
+                _, self._pullback = torch.func.vjp(self._flat, self._x)
+        pullback = self._pullback
+        return self._in_blocks(lambda v: pullback(v)[0], vectors)
+
+    def _in_blocks(self, product: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
+        over_directions = torch.func.vmap(product, in_dims=1, out_dims=1)
+        with _plain_arithmetic():
+            parts = [over_directions(part) for part in vectors.split(self.block, dim=1)]
+        return torch.cat(parts, dim=1)
+
+
+@contextlib.contextmanager
+def _plain_arithmetic() -> Iterator[None]:
+    """Attention as plain products, which has both derivatives; no TF32 in backward passes."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    try:
+        cudnn.allow_tf32 = matmul.allow_tf32 = False
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+def full_jacobian(local: LinearMap, like: Tensor, *, mode: Mode = "reverse") -> Tensor:
+    """All of J, (P, n, n).
+
+    Args:
+        local: P maps.
+        like: a tensor whose dtype and device the result has, such as ``Linearization.value``.
+        mode: reverse makes rows of outputs from one kept forward pass; forward makes columns.
+
+    Cost: n products per point: in reverse mode n / block backward passes of P x block images;
+    memory P n^2 on top of one pass.
+    """
+    points, n = local.shape
+    rows = torch.eye(n, dtype=like.dtype, device=like.device).expand(points, n, n)
+    return local.pull(rows) if mode == "reverse" else local.push(rows).mT
