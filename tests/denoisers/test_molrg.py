@@ -48,7 +48,7 @@ def test_a_seed_fixes_points_and_a_shorter_draw_is_the_beginning_of_a_longer_one
 
 def test_subspaces_that_do_not_fit_are_refused():
     MoLRG(num_classes=8, dim=6)  # 48 = 4 x 4 x 3
-    with pytest.raises(ConfigError, match="9 orthogonal subspaces of 6 dimensions.*48"):
+    with pytest.raises(ConfigError, match=r"9 orthogonal subspaces of 6 dimensions.*48"):
         MoLRG(num_classes=9, dim=6)
 
 

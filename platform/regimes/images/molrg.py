@@ -59,7 +59,7 @@ class MoLRG:
 
     @property
     def size(self) -> int:
-        """n."""
+        """Values per point, n."""
         return math.prod(self.image_shape)
 
     @property

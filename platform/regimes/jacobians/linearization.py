@@ -106,15 +106,15 @@ class Linearization:
 
     def _flat(self, flat: Tensor) -> Tensor:
         """(P, n) -> D, (P, n)."""
-        x = flat.unflatten(1, self._image_shape)
+        x = flat.reshape(len(flat), *self._image_shape)
         return self._denoiser(x, self._sigma, self._labels).flatten(1)
 
     def push(self, vectors: Tensor) -> Tensor:
         """J v by forward mode: (P, k, n) -> (P, k, n)."""
 
         def product(v: Tensor) -> Tensor:
-            _, tangent = torch.func.jvp(self._flat, (self._x,), (v,))
-            return tangent  # type: ignore[no-any-return]
+            tangent: Tensor = torch.func.jvp(self._flat, (self._x,), (v,))[1]
+            return tangent
 
         return self._in_blocks(product, vectors)
 
@@ -122,14 +122,14 @@ class Linearization:
         """J^T v by reverse mode: (P, k, n) -> (P, k, n)."""
         if self._pullback is None:
             with _plain_arithmetic():
-                _, self._pullback = torch.func.vjp(self._flat, self._x)
+                self._pullback = torch.func.vjp(self._flat, self._x)[1]
         pullback = self._pullback
         return self._in_blocks(lambda v: pullback(v)[0], vectors)
 
     def _in_blocks(self, product: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
         over_directions = torch.func.vmap(product, in_dims=1, out_dims=1)
         with _plain_arithmetic():
-            parts = [over_directions(part) for part in vectors.split(self.block, dim=1)]
+            parts = [over_directions(part) for part in torch.split(vectors, self.block, 1)]
         return torch.cat(parts, dim=1)
 
 
