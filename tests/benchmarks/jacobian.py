@@ -47,9 +47,7 @@ def published(denoiser: UNetDenoiser, x: Tensor, sigma: float, rows: int) -> Ten
     """The first rows of J, one backward pass each."""
     x = x.clone().requires_grad_()
     outputs = denoiser(x, torch.tensor(sigma, device=x.device)).flatten()[:rows]
-    return torch.stack(
-        [torch.autograd.grad(y, x, retain_graph=True)[0].flatten() for y in outputs]
-    )
+    return torch.stack([torch.autograd.grad(y, x, retain_graph=True)[0].flatten() for y in outputs])
 
 
 def blocked(denoiser: UNetDenoiser, x: Tensor, sigma: float, rows: int, block: int) -> Tensor:

@@ -38,6 +38,8 @@ def test_ranks_ignore_scale_and_are_at_most_n(rule, rng):
 @pytest.mark.parametrize("rule", RULES)
 def test_nothing_has_rank_0(rule):
     assert numerical_rank(spectrum(np.zeros(5)), rule) == (0, 0, 0)
+    assert numerical_rank(spectrum(np.full(5, 1e-10)), rule) == (0, 0, 0)
+    assert numerical_rank(spectrum(np.full(5, 1e-8)), rule).value == pytest.approx(5)
 
 
 @pytest.mark.parametrize("rule", RULES)

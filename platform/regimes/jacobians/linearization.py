@@ -25,8 +25,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from regimes.samplers.config import SampledDenoiser
 
 Mode = Literal["forward", "reverse"]
-BLOCK_BYTES = 2**20
-"""Of the images that a pass computes side by side, before the network widens them."""
+BLOCK_BYTES = {"cpu": 2**19, "cuda": 2**22}
+"""Of the images that a pass computes side by side, before the network widens them: on a CPU what its
+caches bear (42 images of 3x32x32), on a GPU what fills it."""
 
 
 class LinearMap(Protocol):
@@ -74,7 +75,7 @@ class Linearization:
         x: (P, C, H, W), noisy images on the denoiser's device.
         sigma: their noise level, one that the denoiser knows.
         class_labels: (P, L) one-hot rows for a conditional model: the classes are held fixed.
-        block: directions per pass; None takes what ``BLOCK_BYTES`` of images hold.
+        block: directions per pass; None takes as many as ``BLOCK_BYTES`` of images hold.
 
     ``value`` is D(x; sigma). Everything has the dtype in which the denoiser answers: float32 for
     networks, float64 for closed forms. Memory: of the network's activations for P x block images.
@@ -96,7 +97,8 @@ class Linearization:
         with torch.no_grad():
             self.value = denoiser(x, self._sigma, class_labels)  # (P, C, H, W)
         self._x = x.to(self.value.dtype).flatten(1)  # (P, n)
-        self.block = block or max(1, BLOCK_BYTES // (4 * self._size * len(x)))
+        room = BLOCK_BYTES.get(x.device.type, BLOCK_BYTES["cpu"])
+        self.block = block or max(1, room // (4 * self._size * len(x)))
         self._pullback: Callable[[Tensor], tuple[Tensor]] | None = None
 
     @property

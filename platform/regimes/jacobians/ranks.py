@@ -9,8 +9,9 @@ s_1 >= s_2 >= ... >= s_n are the singular values, E = sum s_i^2 the energy. Thre
 ``energy`` is the published rule (Wang et al. 2024). It compares *roots* of energies: r values hold
 more than 98.01% of the energy, not 99%, so that 100 equal values have rank 99. ``effective`` (Roy &
 Vetterli 2007) and ``stable`` (Rudelson & Vershynin 2007) have no threshold and are not integers.
-All are at most n, equal r for r equal values (energy: the least integer above 0.9801 r), do not
-change when J is scaled, and are 0 for a matrix of zeros.
+All are at most n, equal r for r equal values (energy: the least integer above 0.9801 r), and do not
+change when J is scaled. A singular value says how far D moves when x does; if even the largest is
+below 1e-9, what is left of J is rounding, and its rank is 0.
 
 A spectrum may be known in part: its largest values, and an estimate of the energy of the others.
 Each rule then has a value and bounds.
@@ -30,6 +31,8 @@ Floats = npt.NDArray[np.float64]
 Rule = Literal["energy", "effective", "stable"]
 RULES: tuple[Rule, ...] = ("energy", "effective", "stable")
 ROOT_ENERGY = 0.99
+NOTHING = 1e-9
+"""Largest singular value up to which a denoiser does not follow x at all."""
 _STANDARD_ERRORS = 2.0
 
 
@@ -89,7 +92,7 @@ def numerical_rank(spectrum: Spectrum, rule: Rule) -> Rank:
         effective rank, everything that may be its shape: from one value to all equal. An energy rank
         that the listed values do not reach is their number, with n as its upper bound.
     """
-    if not spectrum.values[0] > 0:
+    if spectrum.values[0] <= NOTHING:
         return Rank(0.0, 0.0, 0.0)
     return _RULES[rule](spectrum)
 
