@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from scipy.stats import gaussian_kde
 
 from regimes.figures.style import REFERENCE, Margins, canvas, short, styled, width_colors
+from regimes.jacobians.ranks import NOTHING
 from regimes.studies.jacobian import JacobianStudy, ModelSpectra, RankRow
 from regimes.studies.verdict import percent
 
@@ -39,10 +41,19 @@ def rank_curve(study: JacobianStudy) -> Figure:
         look: dict[str, Any] = {"color": REFERENCE, "linestyle": ":", "linewidth": 1.6}
         axes.plot(1 / sigmas, np.maximum(ratios, floor), label=study.reference_name, **look)
     axes.set(xscale="log", yscale="log", ylim=(0.8 * floor, 1.3))
+    plain_ticks(axes, "xy")
     axes.set_xlabel("1 / sigma   (noise falls to the right)")
     axes.set_ylabel(f"{_RULES[study.rule]} / n")
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.02), fontsize=9.5, handlelength=1.6)
     return figure
+
+
+def plain_ticks(axes: Axes, which: str) -> None:
+    """Powers of ten as plain numbers: figures parse no mathematics."""
+    for name in which:
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _finding(study: JacobianStudy) -> str:
@@ -121,6 +132,7 @@ def _spectra(axes: Axes, model: ModelSpectra) -> None:
         else:
             axes.plot([], [], color=color, label=f"{model.sigmas[level]:.2g} (all 0)")
     axes.set(yscale="log", ylim=(1e-6, 1.5))
+    plain_ticks(axes, "y")
 
 
 @styled
@@ -146,8 +158,9 @@ def vector_sheet(
     total = figure.get_size_inches()
     for row, level in enumerate(levels):
         top = frame.get_position().y1 - row * (_CELL + 0.24) / total[1]
-        images = [denoised[level], *outputs[level]]
-        notes = ["D(x)", *(f"{v:.2g}" for v in values[level])]
+        followed = values[level] > NOTHING  # what is left of other vectors is rounding
+        images = [denoised[level], *(v * f for v, f in zip(outputs[level], followed))]
+        notes = ["D(x)", *(f"{v:.2g}" if v > NOTHING else "0" for v in values[level])]
         for column, (image, note) in enumerate(zip(images, notes)):
             left = (margins.left + column * (_CELL + _GAP)) / total[0]
             place = (left, top - _CELL / total[1], _CELL / total[0], _CELL / total[1])
