@@ -1,0 +1,72 @@
+"""Ranks by noise level: means, intervals over what is independent, and what is said of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import t
+
+from regimes.jacobians.ranks import Spectrum
+from regimes.studies.jacobian import ModelSpectra, answer, rank_rows, study
+
+
+def flat(rank, size=100):
+    """A spectrum of ``rank`` equal values."""
+    return Spectrum(values=np.r_[np.ones(rank), np.zeros(size - rank)], size=size)
+
+
+def model(ranks, groups=None, name="m", sigmas=(1.0,)):
+    """Ranks (P, T) as spectra."""
+    spectra = [[flat(r) for r in point] for point in ranks]
+    groups = np.arange(len(ranks)) if groups is None else np.array(groups)
+    return ModelSpectra(name=name, groups=groups, sigmas=np.array(sigmas), spectra=spectra)
+
+
+def test_the_mean_has_students_interval_over_points():
+    (row,) = rank_rows(model([[10], [20], [30], [40]]), "stable")
+    half = t.ppf(0.975, 3) * np.std([0.1, 0.2, 0.3, 0.4], ddof=1) / 2
+    assert row.ratio == pytest.approx(0.25)
+    assert (row.low, row.high) == pytest.approx((max(0, 0.25 - half), 0.25 + half))
+    assert (row.rank, row.num_points, row.num_groups) == (pytest.approx(25), 4, 4)
+
+
+def test_several_noises_of_one_image_count_as_one():
+    (many,) = rank_rows(model([[10], [20], [30], [40]], groups=[0, 0, 1, 1]), "stable")
+    half = t.ppf(0.975, 1) * np.std([0.15, 0.35], ddof=1) / 2**0.5
+    assert many.num_groups == 2
+    assert (many.low, many.high) == pytest.approx((0, min(1, 0.25 + half)))
+    (alone,) = rank_rows(model([[10], [20]], groups=[3, 3]), "stable")
+    assert math.isnan(alone.low)
+    assert math.isnan(alone.high)
+
+
+def test_the_null_is_a_denoiser_that_keeps_everything():
+    assert rank_rows(model([[10]]), "energy")[0].null == 0.99  # 98.01% of 100 equal values
+    assert rank_rows(model([[10]]), "effective")[0].null == pytest.approx(1)
+
+
+def test_estimated_spectra_carry_their_bounds():
+    part = Spectrum(values=np.ones(10), size=100, rest=20.0, rest_error=1.0)
+    one = ModelSpectra(name="m", groups=np.arange(1), sigmas=np.array([1.0]), spectra=[[part]])
+    (row,) = rank_rows(one, "energy")
+    assert (row.least, row.most) == (0.1, 1.0)
+    assert "uncertain by more than 10% at sigma 1" in answer(study([one], "energy"))[-1]
+
+
+def test_rows_run_from_high_noise_to_low_and_the_answer_names_the_least():
+    found = study([model([[50, 5, 90]], sigmas=(80.0, 0.5, 0.002), name="EDM")], "stable")
+    assert [row.sigma for row in found.rows["EDM"]] == [80.0, 0.5, 0.002]
+    (sentence,) = answer(found)
+    assert sentence == (
+        "EDM: of 100 directions the denoiser follows 90.0 (90%) at the lowest noise (sigma 0.002), "
+        "50.0 (50%) at the highest (sigma 80), and fewest at sigma 0.5: 5.0 (5.0%)."
+    )
+    (short,) = answer(study([model([[5, 50]], sigmas=(80.0, 0.5))], "stable"))
+    assert "fewest" not in short
+
+
+def test_the_reference_is_ranked_by_the_same_rule():
+    found = study([model([[50]])], "stable", reference={2.0: flat(7), 9.0: flat(3)})
+    assert found.reference == [(9.0, pytest.approx(0.03)), (2.0, pytest.approx(0.07))]
