@@ -7,6 +7,7 @@ import torch
 
 from regimes.denoisers.closed_form import EmpiricalDenoiser, WienerDenoiser
 from regimes.denoisers.molrg import LowRankMixture, MoLRGDenoiser
+from regimes.denoisers.pipelines import PipelineDenoiser
 from regimes.denoisers.preconditioning import EDM, Denoiser
 from regimes.denoisers.residual_mlp import ResidualMLP
 from regimes.denoisers.unet.build import build_denoiser
@@ -147,3 +148,28 @@ def test_the_jacobian_of_the_empirical_denoiser_is_the_posterior_covariance():
     expected = (centred.T * weights) @ centred / sigma**2
     found = full_jacobian(local, local.value)[0]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_both_modes_work_on_a_diffusers_model_with_attention():
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    network = diffusers.UNet2DModel(
+        sample_size=4,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        layers_per_block=1,
+        attention_head_dim=4,
+    )
+    abar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+    denoiser = PipelineDenoiser(network, abar, "epsilon").eval().requires_grad_(False)
+    x = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    sigma = float(denoiser.round_sigma(torch.tensor(0.7, dtype=torch.float64)))
+    local = Linearization(denoiser, x, sigma)
+    expected = torch.stack([by_loop(denoiser, point, sigma) for point in x])
+    for mode in ("forward", "reverse"):
+        found = full_jacobian(local, local.value, mode=mode)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
