@@ -36,13 +36,13 @@ class MoLRGExperiment:
     """Units of the MLP."""
     unet_width: int = 16
     """Base channels of the U-Net."""
-    low_rank_steps: int = 500
+    low_rank_steps: int = 400
     """Training steps of the low-rank model, for each restart."""
     mlp_steps: int = 1500
     """Training steps of the MLP."""
     unet_steps: int = 1000
     """Training steps of the U-Net."""
-    restarts: int = 4
+    restarts: int = 6
     """Of the low-rank model; the one of least training loss is kept."""
     batch_size: int = 128
     """Points per step."""

@@ -22,7 +22,7 @@ _PANEL, _GAP = 1.45, 0.22  # inches
 def rank_by_noise(study: MoLRGStudy) -> Figure:
     """Rank over n against 1 / sigma; dotted, the exact denoiser."""
     d, K, n = study.dim, study.num_classes, study.size
-    title = f"The exact rank is {d} of {n} at low noise and {K * d} at high noise; models differ"
+    title = f"The exact rank is {d} of {n} at low noise and {K * d} at high noise"
     figure, axes = canvas(title, (7.4, 3.7), Margins(right=1.9, left=0.95))
     colors = width_colors(range(len(study.curves)))
     for i, curve in enumerate(study.curves):
@@ -30,7 +30,8 @@ def rank_by_noise(study: MoLRGStudy) -> Figure:
         axes.plot(x, mean, color=colors[i], marker="o", markersize=3.5, label=curve.model, zorder=3)
         axes.fill_between(x, low, high, color=colors[i], alpha=0.2, linewidth=0)
     _exact(axes, study.exact)
-    axes.set(xscale="log", yscale="log", ylim=(0.5 / n, 1.3))
+    least = min(float(c.ratios.mean(1).min()) for c in (study.exact, *study.curves))
+    axes.set(xscale="log", yscale="log", ylim=(max(0.5 * least, 0.5 / n), 1.3))
     plain_ticks(axes, "xy")
     axes.set_xlabel("1 / sigma   (noise falls to the right)")
     axes.set_ylabel("energy rank / n")
@@ -99,9 +100,19 @@ def _lines(
 def _axis(axes: Axes, ratios: Sequence[float], *, is_last: bool) -> None:
     axes.axvline(1, color=REFERENCE, linewidth=0.8)
     axes.set(xscale="log", ylim=(-0.05, 1.05))
-    axes.xaxis.set_major_locator(FixedLocator(list(ratios)))
+    shown = _apart(ratios)
+    axes.xaxis.set_major_locator(FixedLocator(shown))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(list(ratios), [f"{r:.3g}" for r in ratios])
+    axes.set_xticks(shown, [f"{r:.3g}" for r in shown])
     axes.tick_params(labelbottom=is_last)
     if is_last:
         axes.set_xlabel("points per class / d")
+
+
+def _apart(ratios: Sequence[float]) -> list[float]:
+    """Ticks whose labels do not touch: each at least 1.5 times the one before."""
+    shown: list[float] = []
+    for ratio in ratios:
+        if not shown or ratio >= 1.5 * shown[-1]:
+            shown.append(ratio)
+    return shown
