@@ -16,8 +16,8 @@ IN_FLIGHT = 2  # units per replica: one running, one waiting, so that no replica
 MAX_RESTARTS = 3
 
 
-class Replica:
-    """Holds one model on one device; a plain class, made remote by ``generate``.
+class ModelHolder:
+    """Holds one model on one device; a plain class, made remote by ``start_actors``.
 
     Args:
         root: location of the store.
@@ -35,15 +35,21 @@ class Replica:
     def ready(self) -> None:
         """Answers once the actor has its resources and its libraries."""
 
+    def model(self, denoiser: DenoiserRecipe, compute: Compute) -> Loaded:
+        """The model, loaded if another one is held."""
+        if self._loaded is None or self._loaded[:2] != (denoiser, compute):
+            loaded = load_denoiser(self._store, denoiser, device=self.device, compute=compute)
+            self._loaded = (denoiser, compute, loaded)
+        return self._loaded[2]
+
+
+class Replica(ModelHolder):
+    """Samples."""
+
     def make(self, recipe: SamplesRecipe, unit: int) -> FileEntry:
-        """Sample one unit, loading its model if another one is held."""
-        wanted = recipe.denoiser, recipe.compute
-        if self._loaded is None or self._loaded[:2] != wanted:
-            loaded = load_denoiser(
-                self._store, recipe.denoiser, device=self.device, compute=recipe.compute
-            )
-            self._loaded = (*wanted, loaded)
-        return make_samples(self._store, recipe, unit, self._loaded[2], device=self.device)
+        """Sample one unit."""
+        model = self.model(recipe.denoiser, recipe.compute)
+        return make_samples(self._store, recipe, unit, model, device=self.device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,19 +87,26 @@ def generate(
         entries[i], missing = split_work(store, recipe)
         work += [(i, unit) for unit in missing]
     if work:
-        actors = _start(runtime, store.root.uri, len(work), options)
-        for i, entry in _run(actors, recipes, work):
+        actors = start_actors(runtime, Replica, store.root.uri, len(work), options)
+
+        def ask(actor: Any, i: int, unit: int) -> Any:
+            return actor.make.remote(recipes[i], unit)
+
+        for i, entry in hand_out(actors, ask, work):
             entries[i].append(entry)
             on_unit()
     for i, recipe in enumerate(recipes):
         store.artifact(recipe).finish(entries[i])
 
 
-def _start(runtime: RayRuntime, root: str, num_units: int, options: ReplicaOptions) -> list[Any]:
+def start_actors(
+    runtime: RayRuntime, kind: type, root: str, num_units: int, options: ReplicaOptions
+) -> list[Any]:
+    """Actors of a class that takes (root, device) and has ``ready``: as many as there is work for."""
     ray = runtime.start()
     on_gpu = options.device == "gpu" or (options.device == "auto" and runtime.gpus > 0)
     room = max(1, int(runtime.gpus / options.gpus_each)) if on_gpu else runtime.cpus
-    remote = ray.remote(Replica).options(
+    remote = ray.remote(kind).options(
         num_cpus=0 if on_gpu else 1,
         num_gpus=options.gpus_each if on_gpu else 0,
         max_restarts=MAX_RESTARTS,
@@ -103,10 +116,15 @@ def _start(runtime: RayRuntime, root: str, num_units: int, options: ReplicaOptio
     return [remote.remote(root, device) for _ in range(min(options.count or room, num_units))]
 
 
-def _run(
-    actors: Sequence[Any], recipes: Sequence[SamplesRecipe], work: Sequence[tuple[int, int]]
+def hand_out(
+    actors: Sequence[Any], ask: Callable[[Any, int, int], Any], work: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[int, FileEntry]]:
     """Hand out units, at most ``IN_FLIGHT`` per actor; yields (recipe, entry) as they are done.
+
+    Args:
+        actors: as ``start_actors`` gives them.
+        ask: (actor, recipe, unit) -> a reference to the unit's entry.
+        work: (recipe, unit) of every unit.
 
     Only actors that have answered get work: one for which there is no room stays pending (which is
     what an autoscaling cluster grows by) and must not hold units meanwhile.
@@ -119,7 +137,7 @@ def _run(
 
     def submit(actor: Any) -> None:
         for i, unit in queue:
-            running[actor.make.remote(recipes[i], unit)] = (i, actor)
+            running[ask(actor, i, unit)] = (i, actor)
             return
 
     left = len(work)

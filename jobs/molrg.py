@@ -30,7 +30,7 @@ from regimes.studies.molrg import (
     copy_threshold,
 )
 from regimes.training.ensemble import TrainingConfig
-from regimes.training.points import PointModel, build_point_model, train_points
+from regimes.training.points import Kind, PointModel, build_point_model, train_points
 
 _TIMED_STEPS = 5
 
@@ -122,7 +122,7 @@ def _curve(name: str, e: MoLRGExperiment, measured: PointMeasures) -> RankCurve:
     return RankCurve(model=name, sigmas=e.sigmas, ratios=measured.ranks)
 
 
-def _cell(store: Store, e: MoLRGExperiment, grid: Grid, key: tuple[str, int, int]) -> Cell:
+def _cell(store: Store, e: MoLRGExperiment, grid: Grid, key: tuple[Kind, int, int]) -> Cell:
     """Recovery, copies and agreement of two models."""
     kind, dim, per_class = key
     pair = grid.cells[key]

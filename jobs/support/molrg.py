@@ -115,9 +115,9 @@ class Grid:
     """Everything that is trained and measured."""
 
     exact: MeasuresRecipe
-    curves: dict[str, MeasuresRecipe]
+    curves: dict[Kind, MeasuresRecipe]
     """By model."""
-    cells: dict[tuple[str, int, int], tuple[MeasuresRecipe, MeasuresRecipe]]
+    cells: dict[tuple[Kind, int, int], tuple[MeasuresRecipe, MeasuresRecipe]]
     """(model, d, M) -> halves A and B."""
 
     @property

@@ -17,7 +17,7 @@ from regimes.jacobians.ranks import NOTHING
 from regimes.studies.jacobian import JacobianStudy, ModelSpectra, RankRow
 from regimes.studies.verdict import percent
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating]
 _VIOLIN = 0.1  # half of a violin's width, in decades
 _SHOWN_LEVELS = 6
 _CELL, _GAP = 0.92, 0.1  # inches
