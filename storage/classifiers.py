@@ -29,7 +29,7 @@ from regimes.classifiers.networks import build_classifier
 from regimes.classifiers.scores import Predictions, balanced_accuracy
 from regimes.classifiers.sets import Arm, Mixing, Part, arm_name, compose, num_listed
 from regimes.classifiers.training import ClassifierTrainer, ClassifierTrainingConfig
-from regimes.errors import BadCheckpoint, BrokenArtifact
+from regimes.errors import BadCheckpoint, BrokenArtifact, NotFiniteSamples
 from regimes.images.pixels import Images
 from regimes.storage.artifacts import Recipe, Store
 from regimes.storage.filesystem import Location
@@ -288,9 +288,18 @@ class _Run:
                 saved = time.monotonic()
 
     def evaluate(self, loss: float) -> None:
-        """Classify the validation images; keep the weights if they are the best so far."""
+        """Classify the validation images; keep the weights if they are the best so far.
+
+        Raises:
+            NotFiniteSamples: if training has diverged.
+        """
         ids, images, labels = self.validation
         p = Predictions(ids=ids, labels=labels, probabilities=self.trainer.probabilities(images))
+        if not np.isfinite(p.probabilities).all():
+            raise NotFiniteSamples(
+                f"classifier {self.recipe.label}: training has diverged by step "
+                f"{self.trainer.step_count}; choose a lower --training.learning-rate"
+            )
         chosen = p.probabilities[np.arange(len(labels)), labels].astype(np.float64)
         val_loss = float(-np.log(np.maximum(chosen, 1e-12)).mean())
         score = balanced_accuracy(p)

@@ -24,9 +24,10 @@ class ClassifierExperiment:
     """A folder with {train,val,test}/{CLASS} (val may be missing), CIFAR-10's archive, the word
     digits, or any other images with classes, of which a part is then held out for testing."""
     generated: str | None = None
-    """Generated images with the same classes: a folder with {CLASS} folders, .zip, .npz or .parquet
-    with labels. Or empirical (samples of the perfect memorizer of each class: copies) or wiener (of a
-    Gaussian with each class's mean and covariance), made here from the training images."""
+    """Generated images with the same classes: a folder with {CLASS} folders (or with {train,val,test},
+    of which train is taken), .zip, .npz or .parquet with labels. Or empirical (samples of the perfect
+    memorizer of each class: copies) or wiener (of a Gaussian with each class's mean and covariance),
+    made here from the training images."""
     diverse: str | None = None
     """More generated images of the same classes, such as those that a diversity audit kept."""
     image_size: int | None = 224

@@ -124,7 +124,7 @@ def open_sources(experiment: ClassifierExperiment) -> Sources:
         if spec in FORMS:
             parts[part] = ClosedFormSource(spec, train, seed)
         elif spec is not None:
-            parts[part] = _readable(open_source(spec), experiment)
+            parts[part] = _readable(open_source(_training_part(spec)), experiment)
             _check_classes(parts[part], classes, names)
     return Sources(classes=classes, parts=parts, validation=validation, test=test)
 
@@ -144,6 +144,12 @@ def _open_real(spec: str) -> tuple[ImageSource, ImageSource | None, ImageSource 
     train, val, test = (None if p is None else open_source(str(p)) for p in found.values())
     assert train is not None
     return train, val, test
+
+
+def _training_part(spec: str) -> str:
+    """Of generated images that lie as the real ones do, in {train,val,test}, those to train on."""
+    train, test = (_find(Path(spec) / name) for name in ("train", "test"))
+    return spec if train is None or test is None else str(train)
 
 
 def _find(stem: Path) -> Path | None:

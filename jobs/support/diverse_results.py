@@ -287,7 +287,8 @@ def file_names(ids: Sequence[str]) -> list[str]:
 
 
 def _word(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("-.")
+    """A part of a path as it can stand in one everywhere; class folders keep their names."""
+    return re.sub(r"[^\w. -]+", "-", text).strip("-. ")
 
 
 def _pngs(found: Diverse, name: str, folder: str) -> Iterator[tuple[str, bytes]]:

@@ -51,7 +51,7 @@ class StorageFailure(RegimesError):
 
 
 class NotFiniteSamples(RegimesError):
-    """A model made samples that hold NaN or infinite values."""
+    """A model made samples, or a classifier calls, that hold NaN or infinite values."""
 
 
 class IdMismatch(RegimesError):

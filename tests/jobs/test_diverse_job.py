@@ -416,7 +416,11 @@ def test_files_are_named_by_id_and_stay_in_their_folder():
     assert len({name.lower() for name in names}) == len(ids)
     assert all(not name.startswith(("/", ".")) and ".." not in name for name in names)
     folders = image_folders(["a b", "a-b", "\u00e4"])
-    assert folders["a b"] == "diverse/a-b"
+    assert folders["a b"] == "diverse/a b"
+    assert file_names(["K\u00f6pfe/x y.png", "a:b/*.png"]) == [
+        "K\u00f6pfe/x y.png",
+        "a-b.png",
+    ]
     assert len(set(folders.values())) == 3
 
 

@@ -17,7 +17,7 @@ from regimes.report.audit import TITLES, AuditReport, DuplicateLine, base_name, 
 from regimes.report.gallery import LARGEST, GalleryPage, render_gallery
 from regimes.report.reproducibility import SetLine
 from regimes.studies.audit_metrics import Limits, all_scores, duplicate_groups
-from regimes.studies.audit_words import answer
+from regimes.studies.audit_words import answer, null_range
 
 NONE = "\u2013"
 
@@ -68,7 +68,7 @@ def test_every_metric_is_shown_with_interval_and_null():
     known = {name for family in TITLES.values() for name in family}
     for score in report().metrics:
         assert base_name(score.name) in known, score.name
-        line = metric_line(score, "title")
+        line = metric_line(score, "title", null_range(report().copies, score))
         cells = (line.value, line.interval or NONE, line.null or NONE, line.images)
         assert "".join(cells) in text
     assert "nan" not in text

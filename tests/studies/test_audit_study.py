@@ -23,8 +23,8 @@ from regimes.scores.features import Features
 from regimes.scores.generalization import ratio_test
 from regimes.scores.result import wilson_interval
 from regimes.studies.audit import AuditSets, counts, find_copies
-from regimes.studies.audit_metrics import Limits, all_scores, duplicate_groups
-from regimes.studies.audit_words import answer, beware, finding, share
+from regimes.studies.audit_metrics import Limits, all_scores, copy_scores, duplicate_groups
+from regimes.studies.audit_words import answer, beware, finding, null_range, share
 
 TRAIN, HELDOUT = smooth_images(1000, 1), smooth_images(500, 2)
 GENERATED = planted(TRAIN, 1000)
@@ -104,6 +104,38 @@ def test_an_image_and_its_flip_are_one_training_image_where_flips_count():
     assert duplicate_groups(rows, None, 1e-3).num_repeated == 0
     found = audited(both, TRAIN[:100], HELDOUT, flips=True, groups=same.first)
     assert found.is_ratio.all()
+
+
+def test_copies_of_any_of_several_near_duplicates_are_identical():
+    """Ten training images have a second version, one level apart in one pixel; copies of either count."""
+    second = TRAIN[:10].copy()
+    second[:, 0, 0] ^= 1
+    train = np.concatenate([TRAIN[:200], second])
+    same = duplicate_groups(described(train, "t"), None, 2e-2)
+    assert same.num_repeated == 10
+    copies = np.concatenate([TRAIN[:5], second[5:], smooth_images(20, 91)])
+    found = audited(train, copies, HELDOUT, groups=same.first)
+    assert found.identical.tolist() == [True] * 10 + [False] * 20
+    assert found.generated.nearest[:10].tolist() == [*range(5), *range(205, 210)]
+    mirrored = audited(train, second[:, :, ::-1], HELDOUT, flips=True, groups=same.first)
+    assert mirrored.identical.all()
+    assert mirrored.is_flip.all()
+
+
+def test_the_null_has_the_spread_of_few_reference_images():
+    """Of 100 sets that are like their 60 reference images, 95% of counts lie in the range."""
+    images, inside = described(smooth_images(760, 5), "all"), 0
+    for seed in range(100):
+        rows = images.take(np.random.default_rng(seed).permutation(760))
+        train, held, made = (
+            rows.take(np.arange(*ends)) for ends in ((0, 100), (100, 160), (160, 760))
+        )
+        sets = AuditSets(train=train, generated=made, heldout=held)
+        copies = find_copies(sets, RULES, np.arange(100), no_lookalikes)
+        score = next(s for s in copy_scores(copies, sets) if s.name == "memorized_published_0.75")
+        low, high = null_range(copies, score)
+        inside += low <= score.value <= high
+    assert inside >= 88  # binomial(100, 0.95) is below that once in 400
 
 
 def test_images_without_contrast_are_no_duplicates_and_no_copies():

@@ -16,10 +16,10 @@ from regimes.images.pixels import Images
 
 
 def is_image_name(name: str) -> bool:
-    """An image by its suffix, and not one of the shadows that macOS leaves in archives."""
+    """An image by the suffix of its path; not what is hidden, nor macOS's shadows in archives."""
     path = PurePosixPath(name)
-    shadow = path.name.startswith("._") or "__MACOSX" in path.parts
-    return path.suffix.lower() in SUFFIXES and not shadow
+    hidden = any(part.startswith(".") for part in path.parts) or "__MACOSX" in path.parts
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 class FolderSource:
@@ -30,8 +30,8 @@ class FolderSource:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
-        files = (p for p in path.rglob("*") if is_image_name(p.name) and p.is_file())
-        self.ids = sorted(p.relative_to(path).as_posix() for p in files)
+        files = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+        self.ids = sorted(filter(is_image_name, files))
 
     @cached_property
     def labels(self) -> list[int] | None:

@@ -11,7 +11,7 @@ from regimes.report.page import Page
 from regimes.report.reproducibility import SetLine
 from regimes.scores.result import Score
 from regimes.studies.audit import Copies
-from regimes.studies.audit_words import beware, real_name, share
+from regimes.studies.audit_words import beware, null_range, real_name, share
 
 TITLES: dict[str, dict[str, str]] = {
     "Copies": {
@@ -132,7 +132,7 @@ class AuditReport(Page):
 
     def _lines(self, titles: Mapping[str, str]) -> list[MetricLine]:
         return [
-            metric_line(score, titles[base])
+            metric_line(score, titles[base], null_range(self.copies, score))
             for score in self.metrics
             if (base := base_name(score.name)) in titles
         ]
@@ -181,17 +181,18 @@ def base_name(name: str) -> str:
     return "memorized_published" if name.startswith("memorized_published") else name
 
 
-def metric_line(score: Score, title: str) -> MetricLine:
-    """A metric in words and figures."""
+def metric_line(score: Score, title: str, spread: tuple[float, float] | None = None) -> MetricLine:
+    """A metric in words and figures; ``spread`` is where 95% of sets without copies lie."""
     base = base_name(score.name)
     write = share if base in FRACTIONS else "{:.4g}".format
     level = _LEVELS.get(base, "")
+    around = "" if spread is None else f" [{write(spread[0])}, {write(spread[1])}]"
     return MetricLine(
         title=title,
         name=score.name,
         level=level.format(score.threshold) if level else "",
         value=write(score.value),
         interval="" if math.isnan(score.low) else f"[{write(score.low)}, {write(score.high)}]",
-        null="" if math.isnan(score.null) else write(score.null),
+        null="" if math.isnan(score.null) else write(score.null) + around,
         images=f"{score.num_generated:,} / {score.num_train:,}",
     )

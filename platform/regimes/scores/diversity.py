@@ -108,7 +108,7 @@ def calibrated(
 
     Returns:
         The score. Null: m / (n + 1), an upper bound of it with gates; with gates and held-out
-        images, the fraction of the held-out ones that are selected. Wilson's interval covers the
+        images, (h + 1) / (H + 1) where h of the H held-out ones are selected. Wilson's interval covers the
         choice of samples, not that of real images. Neither direction is better. ``threshold`` is
         t. ``per_item``: id, nearest_id, distance, far, plausible, copy, selected.
 
@@ -129,7 +129,10 @@ def calibrated(
     if gates is not None and heldout is not None:
         _, own = nearest(heldout.values, real.values, device=device)
         real_plausible, real_copy = _gated(gates, heldout, real, device)
-        null = float(((own[:, 0] > far_from) & real_plausible & ~real_copy).mean())
+        hits = int(((own[:, 0] > far_from) & real_plausible & ~real_copy).sum())
+        null = (hits + 1) / (
+            len(heldout) + 1
+        )  # these images set the threshold: one more is expected
     return proportion(
         name,
         selected,

@@ -14,8 +14,8 @@ that matter most. An image without contrast is a row of zeros: it is similar to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -210,9 +210,11 @@ def find_copies(
     else:
         real = index.match(sets.heldout)
     on_step()
-    known = _identical("generated", generated, same_pixels)
-    none = np.zeros(len(real.similarity), np.bool_)
-    leaked = none if sets.heldout is None else _identical("heldout", real, same_pixels)
+    look = _Look(groups=groups, same_pixels=same_pixels, flips=sets.mirrored is not None)
+    generated, known = look.identical("generated", generated)
+    leaked = np.zeros(len(real.similarity), np.bool_)
+    if sets.heldout is not None:
+        real, leaked = look.identical("heldout", real)
     if (~leaked).sum() < FEWEST:
         raise ConfigError(
             f"--heldout: {leaked.sum()} of {len(leaked)} images are training images; expected "
@@ -231,12 +233,39 @@ def find_copies(
     )
 
 
-def _identical(name: str, matches: Matches, same_pixels: SamePixels) -> Flags:
-    alike = np.flatnonzero(matches.similarity >= LOOKALIKE)
-    found = np.zeros(len(matches.similarity), np.bool_)
-    if len(alike):
-        found[alike] = same_pixels(name, alike, matches.nearest[alike], matches.flipped[alike])
-    return found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """Compares look-alikes pixel by pixel, with every training image that counts as the same.
+
+    Duplicates may differ in a few pixels: a copy of the second of them does not equal the first.
+    """
+
+    groups: Index
+    same_pixels: SamePixels
+    flips: bool
+
+    def identical(self, name: str, matches: Matches) -> tuple[Matches, Flags]:
+        """Which images equal a training image; their matches are with that very image."""
+        found = np.zeros(len(matches.similarity), np.bool_)
+        nearest, flipped = matches.nearest.copy(), matches.flipped.copy()
+        for i in np.flatnonzero(matches.similarity >= LOOKALIKE):
+            for j, flip in self._candidates(int(nearest[i]), bool(flipped[i])):
+                asked = np.array([i]), np.array([j]), np.array([flip])
+                if self.same_pixels(name, *asked)[0]:
+                    found[i], nearest[i], flipped[i] = True, j, flip
+                    break
+        same = np.where(flipped, matches.unflipped, matches.similarity)
+        unflipped = np.where(matches.flipped, same, matches.unflipped)
+        return replace(matches, nearest=nearest, flipped=flipped, unflipped=unflipped), found
+
+    def _candidates(self, nearest: int, flipped: bool) -> Iterator[tuple[int, bool]]:
+        """The match itself first, then the others of its group, as they are before their flips."""
+        yield nearest, flipped
+        members = np.flatnonzero(self.groups == self.groups[nearest])
+        for flip in (False, True) if self.flips else (False,):
+            for j in members.tolist():
+                if (j, flip) != (nearest, flipped):
+                    yield j, flip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

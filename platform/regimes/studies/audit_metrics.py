@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -33,6 +34,7 @@ NEIGHBOURS = 5
 WIDEST_FRECHET = 2048
 """Numbers per image; wider covariances take minutes per decomposition."""
 KID_SUBSET = 1000
+_KERNEL_GROUPS, _FRECHET_GROUPS = 20, 10  # of the jackknife, where there are as many images
 FEWEST_FOR_VENDI = 20
 _REPEATS = ("duplicates_train", "duplicates_generated")
 
@@ -249,7 +251,12 @@ def distance_scores(sets: AuditSets, raw: Mapping[str, Features], most: int) -> 
         found += _frechet(train, generated, heldout, names[0], is_fid)
     parts = [equal_number(f, min(len(f), most)) for f in (generated, train, heldout or generated)]
     fits = is_fid and min(map(len, parts)) >= KID_SUBSET
-    score = kernel_score(*parts, name=names[1], by="torch-fidelity" if fits else "regimes")
+    score = kernel_score(
+        *parts,
+        name=names[1],
+        by="torch-fidelity" if fits else "regimes",
+        num_groups=min(_KERNEL_GROUPS, *map(len, parts[:2])),
+    )
     return [*found, replace(score, null=math.nan) if heldout is None else score]
 
 
@@ -257,13 +264,15 @@ def _frechet(
     train: Features, generated: Features, heldout: Features | None, name: str, is_fid: bool
 ) -> list[Score]:
     by: By = "torch-fidelity" if is_fid else "regimes"
+    num_groups = min(_FRECHET_GROUPS, len(generated), len(heldout or generated))
+    score = partial(frechet_score, by=by, num_groups=num_groups)
     if heldout is not None and len(heldout) >= len(generated):
-        return [frechet_score(generated, train, heldout, name=name, by=by)]
-    whole = replace(frechet_score(generated, train, generated, name=name, by=by), null=math.nan)
+        return [score(generated, train, heldout, name=name)]
+    whole = replace(score(generated, train, generated, name=name), null=math.nan)
     if heldout is None:
         return [whole]
     part = equal_number(generated, len(heldout))
-    return [whole, frechet_score(part, train, heldout, name=f"{name}_matched", by=by)]
+    return [whole, score(part, train, heldout, name=f"{name}_matched")]
 
 
 def _repeats(name: str, same: DuplicateGroups, descriptor: str) -> Score:

@@ -8,7 +8,10 @@ M / (H + 1) are expected by chance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+from scipy.stats import betabinom
 
 from regimes.scores.result import Score, wilson_interval
 from regimes.studies.audit import Copies
@@ -69,10 +72,12 @@ def _certain(copies: Copies) -> str:
     exact = int((copies.identical & ~copies.generated.flipped).sum())
     beyond, total = int(copies.is_beyond.sum()), len(copies.is_beyond)
     chance = total / (len(copies.real_similarity) + 1)
+    often = int(betabinom.ppf(0.95, total, 1, len(copies.real_similarity)))
     return (
         f"{_number(exact)} {'equals' if exact == 1 else 'equal'} a training image in every pixel"
         f"{_flips(copies)}, and {beyond:,} {'is' if beyond == 1 else 'are'} more similar to one than "
-        f"any of {real_name(copies, count=True)} is (expected by chance: {chance:.2g})."
+        f"any of {real_name(copies, count=True)} is (by chance {chance:.2g}, "
+        f"in 95% of cases at most {often:,})."
     )
 
 
@@ -85,6 +90,22 @@ def _flips(copies: Copies) -> str:
 
 def _number(count: int) -> str:
     return "None" if count == 0 else f"{count:,}"
+
+
+def null_range(copies: Copies, score: Score) -> tuple[float, float] | None:
+    """Where 95% of sets lie that copy as often as the reference images, or None if not a count of copies.
+
+    The null is measured on H reference images, so for M others it is beta-binomial, with Jeffreys'
+    prior: BetaBinomial(M, h + 1/2, H - h + 1/2) where h of H count as copies. A score outside of its
+    interval around the null may still lie inside this range, if there are few reference images.
+    """
+    counted = ("memorized", "flips", "ratio")
+    if not score.name.startswith(counted) or math.isnan(score.null):
+        return None
+    references, total = len(copies.real_similarity), len(copies.is_copy)
+    hits = round(score.null * references)
+    low, high = betabinom.ppf([0.025, 0.975], total, hits + 0.5, references - hits + 0.5)
+    return float(low) / total, float(high) / total
 
 
 def finding(copies: Copies) -> str:

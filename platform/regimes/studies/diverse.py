@@ -250,12 +250,8 @@ class _Judge:
             gates=self.rules.gates,
             device=self.device,
         )
-        if sets.heldout is None:
-            n = len(sets.real)
-            hits = round(score.null * (n + 1)) - 1  # an integer but for rounding
-        else:
-            n = len(sets.heldout)
-            hits = round(score.null * n)
+        n = len(sets.real if sets.heldout is None else sets.heldout)
+        hits = round(score.null * (n + 1)) - 1  # an integer but for rounding
         return Finding(
             set_name=name,
             rule="calibrated",
