@@ -16,6 +16,7 @@ import torch
 
 from regimes.actors.neighbours import ShardedSearch
 from regimes.actors.runtime import RayRuntime
+from regimes.errors import ConfigError
 from regimes.jobs.support import console
 from regimes.jobs.support.audit import AuditedSets, AuditExperiment, AuditOptions
 from regimes.jobs.support.audit_cost import print_plan
@@ -49,6 +50,7 @@ def _main(argv: Sequence[str] | None) -> int:
         job="audit",
         about=__doc__ or "",
     )
+    _check_search(experiment, run)
     sets = AuditedSets(experiment)
     store = Store(run.output)
     plan = AuditFeatures(store, experiment, choice, sets)
@@ -73,6 +75,14 @@ def _main(argv: Sequence[str] | None) -> int:
             runtime.close()
     results.print_summary()
     return 0
+
+
+def _check_search(experiment: AuditExperiment, run: AuditOptions) -> None:
+    """The inverted file is one: it is not spread over actors."""
+    if experiment.index == "ivf" and run.shards > 1:
+        raise ConfigError(
+            f"--shards {run.shards}: --index ivf searches in this process; leave out one of the two"
+        )
 
 
 def _describe(plan: AuditFeatures, runtime: RayRuntime, run: AuditOptions) -> None:

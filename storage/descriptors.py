@@ -21,7 +21,9 @@ from regimes.descriptors.network import NetworkConfig, NetworkDescriptor
 from regimes.descriptors.pixels import Descriptor, Pixels, WhitenedPixels
 from regimes.descriptors.registry import Family
 from regimes.errors import ConfigError, DescriptorMismatch
+from regimes.images.sources import ImageSource
 from regimes.storage.artifacts import Recipe, Store
+from regimes.storage.blocks import SourceRecipe, mean_feature
 from regimes.storage.images import Subset, read_subset
 from regimes.storage.tables import iter_shards
 
@@ -62,8 +64,9 @@ class DescriptorRecipe(Recipe):
     """Strength of the ridge of whitened-pixels."""
     network: NetworkConfig | None = None
     """The network, if it is one."""
-    centre: Subset | None = None
-    """Images whose mean feature is subtracted from the features of a network."""
+    centre: Subset | SourceRecipe | None = None
+    """Images whose mean feature is subtracted from the features of a network: some of an artifact, or
+    a source that is read where it is."""
 
     def __post_init__(self) -> None:
         """Each kind has its own parts."""
@@ -90,7 +93,8 @@ class DescriptorRecipe(Recipe):
         # The batch size changes nothing but rounding: equal centres have equal names without it.
         network = dataclasses.replace(self.network, batch_size=1)
         unbatched = dataclasses.replace(self, network=network)
-        return f"{self.network.label} centre:{self.centre.label}@{unbatched.address[-8:]}"
+        name = self.centre.label if isinstance(self.centre, Subset) else "source"
+        return f"{self.network.label} centre:{name}@{unbatched.address[-8:]}"
 
     @property
     def weights(self) -> WeightsRecipe | None:
@@ -146,15 +150,26 @@ def import_weights(store: Store, recipe: DescriptorRecipe, path: Path | None) ->
     artifact.finish([artifact.write(_WEIGHTS, data)])
 
 
-def fit_descriptor(store: Store, recipe: DescriptorRecipe, *, device: str = "cpu") -> None:
+def fit_descriptor(
+    store: Store,
+    recipe: DescriptorRecipe,
+    *,
+    device: str = "cpu",
+    background: ImageSource | None = None,
+) -> None:
     """Fit a descriptor and write its artifact (one without parameters is empty).
 
     Args:
         store: where its images and weights are.
         recipe: what to fit.
         device: where a network computes the features whose mean is its centre.
+        background: the images of ``centre``, if that is a ``SourceRecipe``.
 
-    Cost: one pass over the images, one shard at a time for ``centre``.
+    Raises:
+        ValueError: if whitening cannot be fitted, or ``background`` is missing.
+        BadSource, BadDescriptor: if the images of ``centre`` cannot be described.
+
+    Cost: one pass over the images, one shard or block at a time for ``centre``.
     """
     artifact = store.artifact(recipe)
     parameters: dict[str, np.ndarray] = {}
@@ -164,9 +179,22 @@ def fit_descriptor(store: Store, recipe: DescriptorRecipe, *, device: str = "cpu
         parameters = {"mean": fitted.mean, "transform": fitted.transform}
     elif recipe.network is not None and recipe.centre is not None:
         plain = _load_network(store, recipe, device, centre=None)
-        parameters = {"centre": _mean_feature(store, recipe.centre, plain)}
+        parameters = {"centre": _centre_of(store, recipe.centre, plain, background)}
     data = safetensors.numpy.save(parameters)
     artifact.finish([artifact.write(_PARAMETERS, data)] if parameters else [])
+
+
+def _centre_of(
+    store: Store,
+    centre: Subset | SourceRecipe,
+    network: NetworkDescriptor,
+    background: ImageSource | None,
+) -> np.ndarray:
+    if isinstance(centre, Subset):
+        return _mean_feature(store, centre, network)
+    if background is None:
+        raise ValueError("the centre of a SourceRecipe needs its source")
+    return mean_feature(background, centre, network)
 
 
 def _mean_feature(store: Store, subset: Subset, network: NetworkDescriptor) -> np.ndarray:
@@ -181,6 +209,11 @@ def _mean_feature(store: Store, subset: Subset, network: NetworkDescriptor) -> n
     return total / len(chosen)
 
 
+def read_centre(store: Store, recipe: DescriptorRecipe) -> np.ndarray | None:
+    """The mean feature (D,) float64 that a complete descriptor subtracts, if it does."""
+    return None if recipe.centre is None else _parameters(store, recipe)["centre"]
+
+
 def load_descriptor(store: Store, recipe: DescriptorRecipe, *, device: str = "cpu") -> Descriptor:
     """The descriptor of a complete artifact.
 
@@ -190,8 +223,7 @@ def load_descriptor(store: Store, recipe: DescriptorRecipe, *, device: str = "cp
         device: where a network computes.
     """
     if recipe.network is not None:
-        centre = _parameters(store, recipe)["centre"] if recipe.centre is not None else None
-        return _load_network(store, recipe, device, centre=centre)
+        return _load_network(store, recipe, device, centre=read_centre(store, recipe))
     if recipe.fit is None:
         return Pixels()
     parameters = _parameters(store, recipe)

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from regimes.descriptors.network import NetworkDescriptor, NotFinite
-from regimes.descriptors.pixels import Descriptor
-from regimes.errors import BadDescriptor, BadSource, BrokenArtifact, ConfigError
-from regimes.images.pixels import Images, with_channels
+from regimes.errors import BadSource, BrokenArtifact, ConfigError
+from regimes.images.pixels import Images
 from regimes.images.sources import ImageSource
 from regimes.scores.features import Features
 from regimes.storage.artifacts import Artifact, FileEntry, Recipe, Store
+from regimes.storage.blocks import Block, SourceRecipe, block_ids, describe_block, read_source
 from regimes.storage.descriptors import (
     DescriptorRecipe,
     WeightsRecipe,
@@ -54,27 +52,6 @@ __all__ = [
     "write_unit",
 ]
 
-Positions = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceRecipe(Recipe):
-    """Images that are described where they are, without an artifact of their pixels."""
-
-    kind: ClassVar[str] = "source"
-    code_version: ClassVar[int] = 1
-
-    fingerprint: str
-    """SHA-256 of the source's content."""
-    image_size: int | None = None
-    """Side of the square that images are cropped and resized to when decoded; None keeps them."""
-    channels: Literal[1, 3] | None = None
-    """Channels that images are converted to."""
-    skip_bad: bool = False
-    """Whether unreadable images are left out."""
-    images_per_unit: int = 256
-    """Images per shard of features."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeaturesRecipe(Recipe):
@@ -96,18 +73,6 @@ class FeaturesRecipe(Recipe):
             raise ConfigError(f"{self.descriptor.name}: raw features are those of networks")
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """The images of one unit, grouped by shape."""
-
-    ids: Ids
-    """(N,) in the order of the set."""
-    groups: list[tuple[Positions, Images]]
-    """Positions among the ids (n,), and their images (n, H, W, C)."""
-    left_out: dict[str, str] = field(default_factory=dict)
-    """Messages of images that could not be decoded, by id."""
-
-
 def read_block(
     store: Store, recipe: FeaturesRecipe, unit: int, name: str, source: ImageSource | None = None
 ) -> Block:
@@ -125,7 +90,7 @@ def read_block(
         BadImage: at the first image that cannot be decoded, unless they are left out.
     """
     if isinstance(recipe.images, SourceRecipe):
-        return _read_source(_required(source), recipe.images, unit, mirrored=recipe.mirrored)
+        return read_source(_required(source), recipe.images, unit, mirrored=recipe.mirrored)
     ids, images = read_unit(store, recipe, name)
     return Block(ids, [(np.arange(len(ids)), images)])
 
@@ -141,64 +106,6 @@ def _required(source: ImageSource | None) -> ImageSource:
     if source is None:
         raise ValueError("features of a SourceRecipe need its source")
     return source
-
-
-def _read_source(source: ImageSource, recipe: SourceRecipe, unit: int, *, mirrored: bool) -> Block:
-    ids: list[str] = []
-    by_shape: dict[tuple[int, ...], list[tuple[int, Images]]] = {}
-    left_out: dict[str, str] = {}
-    start = unit * recipe.images_per_unit
-    for index, image_id in enumerate(_block_ids(source, recipe, unit), start):
-        try:
-            image = source.read(index, image_size=recipe.image_size)
-            image = with_channels(image, recipe.channels)
-        except BadSource as error:
-            if not recipe.skip_bad:
-                raise
-            left_out[image_id] = str(error)
-            continue
-        image = image[:, ::-1] if mirrored else image
-        by_shape.setdefault(image.shape, []).append((len(ids), image))
-        ids.append(image_id)
-    groups = [
-        (np.array([position for position, _ in rows]), np.stack([image for _, image in rows]))
-        for rows in by_shape.values()
-    ]
-    return Block(np.array(ids, np.str_), groups, left_out)
-
-
-def _block_ids(source: ImageSource, recipe: SourceRecipe, unit: int) -> list[str]:
-    start = unit * recipe.images_per_unit
-    return list(source.ids[start : start + recipe.images_per_unit])
-
-
-def describe_block(
-    descriptor: Descriptor, block: Block, *, raw: bool = False
-) -> npt.NDArray[np.float32]:
-    """Features (N, D) of a block, in the order of its ids; ``raw`` as in ``FeaturesRecipe``.
-
-    Raises:
-        BadDescriptor: if features are not finite; the images are named.
-        BadSource: if images of different sizes have features of different length.
-    """
-    parts = []
-    describe = descriptor.raw if raw and isinstance(descriptor, NetworkDescriptor) else descriptor
-    for positions, images in block.groups:
-        try:
-            parts.append(describe(images))
-        except NotFinite as error:
-            bad = [str(i) for i in block.ids[positions[list(error.rows)]][:5]]
-            raise BadDescriptor(f"{error}; images {', '.join(bad)}") from error
-    if len({part.shape[1] for part in parts}) > 1:
-        shapes = sorted({images.shape[1:] for _, images in block.groups})
-        raise BadSource(
-            f"images differ in size, {shapes[0]} and {shapes[1]}, and {descriptor.name} describes "
-            "equal ones alone; pass --image-size"
-        )
-    values = np.concatenate(parts)
-    ordered = np.empty_like(values)
-    ordered[np.concatenate([positions for positions, _ in block.groups])] = values
-    return ordered
 
 
 def write_block(
@@ -230,8 +137,14 @@ def finish(store: Store, recipe: FeaturesRecipe, entries: Iterable[FileEntry]) -
 
 
 def read_features(store: Store, recipe: FeaturesRecipe) -> Features:
-    """All features of a complete artifact."""
-    ids, values = read_rows(store.artifact(recipe))
+    """All features of a complete artifact; raises ``BadSource`` if they differ in length."""
+    try:
+        ids, values = read_rows(store.artifact(recipe))
+    except ValueError as error:  # blocks of features of different length cannot be joined
+        raise BadSource(
+            f"images differ in size, and {recipe.descriptor.name} describes equal ones alone; pass "
+            "--image-size"
+        ) from error
     label = recipe.descriptor.label
     return Features(ids, values, f"{label} raw" if recipe.raw else label)
 
@@ -269,7 +182,7 @@ def split_work(
 
 def _unit_names(store: Store, recipe: FeaturesRecipe, source: ImageSource | None) -> list[str]:
     if isinstance(recipe.images, SourceRecipe):
-        count = -(-len(_required(source).ids) // recipe.images.images_per_unit)
+        count = recipe.images.num_units(_required(source))
         return [shard_name(unit) for unit in range(count)]
     return [shard.name for shard in store.artifact(recipe.images).files]
 
@@ -285,7 +198,7 @@ def _found(
     """The files of one unit, or None if they are not all there."""
     artifact, entries = store.artifact(recipe), []
     if isinstance(recipe.images, SourceRecipe):
-        ids = _block_ids(_required(source), recipe.images, unit)
+        ids = block_ids(_required(source), recipe.images, unit)
         if _left_out_name(unit) in present:
             entry, left_out = _read_left_out(artifact, unit)
             entries.append(entry)

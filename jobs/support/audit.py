@@ -10,6 +10,7 @@ from typing import Literal
 
 from regimes.errors import ConfigError
 from regimes.images.sources import ImageSource
+from regimes.jobs.support.chosen_descriptor import DEFAULT_RIDGE
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.sample_sets import open_images
 from regimes.studies.audit import FEWEST, Rules
@@ -45,18 +46,20 @@ class AuditExperiment:
     ratio_threshold: float = 1 / 3
     """d1/d2 below which an image is far nearer to one training image than to all others."""
     index: Literal["exact", "ivf"] = "exact"
-    """How the nearest training images are found: exactly, or by an inverted file, which is faster from
-    some 100,000 images on and may miss some (the report says how many)."""
+    """How the copy search finds the nearest training images: exactly, or by an inverted file, which is
+    faster from some 100,000 images on and may miss some (the report says how many). Duplicates, AuthPct,
+    C_T and the manifold scores are always exact, in this process."""
     duplicate_distance: float = 1e-3
     """Distance of descriptors up to which two images are duplicates."""
     manifold_images: int = 10_000
-    """Images of each set, at most, for precision, recall, density, coverage, C_T and the Vendi score."""
+    """Images of each set, at most, for precision, recall, density, coverage, the Vendi score and the
+    kernel distance (KID); duplicates, AuthPct, C_T and the Frechet distance take all."""
     gallery_pairs: int = 500
     """Pairs in the gallery, the most similar ones."""
     centre_images: int = 0
     """Training images, drawn at random, whose mean feature is subtracted from those of a network; class
     scores and pooled activations need it to tell images apart."""
-    ridge: float = 0.5
+    ridge: float = DEFAULT_RIDGE
     """Regularisation of whitened-pixels, in units of the mean eigenvalue."""
 
     def __post_init__(self) -> None:
@@ -118,8 +121,8 @@ class AuditOptions(RunOptions):
     """Where an audit puts its results, and how it runs."""
 
     shards: int = 1
-    """Actors that the training images are spread over for the exact search, on a cluster; 1 searches in
-    this process."""
+    """Actors that the training images are spread over for the exact search of copies, on a cluster; 1
+    searches in this process, as the other scores always do."""
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""

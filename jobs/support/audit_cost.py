@@ -9,6 +9,7 @@ import torch
 
 from regimes.descriptors.families import stored_weights
 from regimes.descriptors.network import NetworkDescriptor
+from regimes.errors import BadSource
 from regimes.images.pixels import Images, with_channels
 from regimes.images.sources import ImageSource
 from regimes.jobs.support.audit_features import AuditFeatures, Described, SetFeatures
@@ -44,13 +45,20 @@ def print_plan(plan: AuditFeatures, results: AuditResults) -> None:
 
 
 def timed_read(experiment: Described, source: ImageSource) -> tuple[list[Images], float]:
-    """Some images, and the seconds that decoding one takes."""
-    some = range(min(_TIMED_IMAGES, len(source.ids)))
+    """Some images, and the seconds that decoding one takes; raises ``BadSource`` as decoding does."""
+    images: list[Images] = []
     started = time.perf_counter()
-    images = [
-        with_channels(source.read(i, image_size=experiment.image_size), experiment.channels)
-        for i in some
-    ]
+    for index in range(len(source.ids)):
+        try:
+            image = source.read(index, image_size=experiment.image_size)
+            images.append(with_channels(image, experiment.channels))
+        except BadSource:
+            if not experiment.skip_bad_images:
+                raise
+        if len(images) == _TIMED_IMAGES:
+            break
+    if not images:
+        raise BadSource(f"{source.name}: no image of {len(source.ids)} could be read")
     return images, (time.perf_counter() - started) / len(images)
 
 

@@ -6,6 +6,7 @@ pixels, which need images of one size, and images that lie in artifacts go throu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,15 +18,15 @@ import numpy as np
 from regimes.actors.extraction import Hardware, extract
 from regimes.actors.runtime import RayRuntime
 from regimes.descriptors.network import NetworkConfig
-from regimes.descriptors.options import DescriptorOptions, find_network
+from regimes.descriptors.options import DescriptorOptions
 from regimes.descriptors.pixels import unit_rows
-from regimes.errors import ConfigError
-from regimes.images.pixels import with_channels
-from regimes.images.selection import sample_images
+from regimes.errors import BadSource, ConfigError
+from regimes.images.pixels import Images
+from regimes.images.selection import first_readable, sample_images
 from regimes.images.sources import ImageSource
 from regimes.images.split import Split
 from regimes.jobs.support.audit import AuditedSets, AuditExperiment
-from regimes.jobs.support.chosen_descriptor import check_whitening
+from regimes.jobs.support.chosen_descriptor import DEFAULT_RIDGE, ChosenDescriptor, check_whitening
 from regimes.jobs.support.console import RunOptions, Stage
 from regimes.jobs.support.sample_sets import is_artifact
 from regimes.scores.features import Features
@@ -36,6 +37,7 @@ from regimes.storage.descriptors import (
     fit_descriptor,
     import_weights,
     load_descriptor,
+    read_centre,
 )
 from regimes.storage.features import FeaturesRecipe, SourceRecipe
 from regimes.storage.images import ImagesRecipe, Subset, decode_source, ingest
@@ -85,7 +87,9 @@ class SetFeatures:
         sets: opened.
 
     Raises:
-        ConfigError, BadDescriptor: if the descriptor is unknown, or its weights are not there.
+        ConfigError, BadDescriptor: if the descriptor is unknown, its weights are not there, or an
+            option does not apply to it.
+        BadSource: if ids of a set repeat, or its first image cannot be read.
     """
 
     base: ClassVar[str] = "train"
@@ -99,27 +103,43 @@ class SetFeatures:
 
     def __post_init__(self) -> None:
         """Refuse what could not be described, before anything is made."""
-        if self.choice.is_network:
-            _ = self._found
-        elif self.experiment.centre_images:
-            raise ConfigError(
-                f"--centre-images: {self.choice.descriptor} needs no centre; leave it out"
-            )
-        else:
+        self.chosen.check(
+            ridge=self.experiment.ridge != DEFAULT_RIDGE,
+            centre=self.experiment.centre_images > 0,
+            centre_option="--centre-images",
+        )
+        for name, source in self.sets.sources.items():
+            self._check_ids(name, source.ids)
+        if self.network is None:
             self._check_shapes()
+
+    def _check_ids(self, name: str, ids: Sequence[str]) -> None:
+        """Results name images by id: every image needs its own."""
+        if len(set(ids)) < len(ids):
+            again, count = Counter(ids).most_common(1)[0]
+            raise BadSource(
+                f"{self._spec(name)}: expected ids that differ, found {again} {count} times; give "
+                "every image its own name"
+            )
+
+    def _spec(self, name: str) -> str:
+        """A set as it was asked for."""
+        return f"--{name.partition('/')[0]} {self.sets.specs[name]}"
+
+    def _first(self, source: ImageSource) -> Images:
+        e = self.experiment
+        return first_readable(
+            source, image_size=e.image_size, channels=e.channels, skip_bad=e.skip_bad_images
+        )
 
     def _check_shapes(self) -> None:
         """Pixels are compared one by one: the first images tell whether they can be."""
-        e = self.experiment
         base = self.base
-        shapes = {
-            name: with_channels(source.read(0, image_size=e.image_size), e.channels).shape
-            for name, source in self.sets.sources.items()
-        }
+        shapes = {name: self._first(source).shape for name, source in self.sets.sources.items()}
         for name, shape in shapes.items():
             if shape != shapes[base]:
                 raise ConfigError(
-                    f"--{name.partition('/')[0]} {self.sets.specs[name]}: images of shape {shape}, but "
+                    f"{self._spec(name)}: images of shape {shape}, but "
                     f"{self.base_name} have {shapes[base]}; pass --image-size or --channels to convert "
                     "all, or a --descriptor that is a network"
                 )
@@ -128,18 +148,19 @@ class SetFeatures:
             check_whitening(width)
 
     @cached_property
-    def _found(self) -> tuple[NetworkConfig, Path | None]:
-        return find_network(self.choice)
+    def chosen(self) -> ChosenDescriptor:
+        """The descriptor, looked up."""
+        return ChosenDescriptor.find(self.choice)
 
     @property
     def network(self) -> NetworkConfig | None:
         """The network, if the descriptor is one."""
-        return self._found[0] if self.choice.is_network else None
+        return self.chosen.network
 
     @property
     def weights_path(self) -> Path | None:
         """The file of its weights, if there is one."""
-        return self._found[1] if self.choice.is_network else None
+        return self.chosen.weights
 
     @cached_property
     def descriptor(self) -> DescriptorRecipe:
@@ -163,26 +184,27 @@ class SetFeatures:
         return Subset(images=self.images[self.base], split=split, half="A", size=size)
 
     @property
-    def _centre(self) -> Subset | None:
-        if not self.experiment.centre_images:
-            return None
-        background = self.background
-        count = len(background.ids)
-        split = Split(num_images=count, seed=None, parts=1)
-        return Subset(images=self._ingested(background), split=split, half="A", size=count)
+    def _centre(self) -> SourceRecipe | None:
+        return self._where_it_is(self.background) if self.experiment.centre_images else None
 
     @cached_property
     def background(self) -> ImageSource:
-        """Images of the base set whose mean feature is subtracted."""
+        """Images of the base set whose mean feature is subtracted, unreadable ones among them."""
         return sample_images(self.sets.sources[self.base], self.experiment.centre_images, 0)
 
-    def _ingested(self, source: ImageSource, *, skip_bad: bool = False) -> ImagesRecipe:
+    def _ingested(self, source: ImageSource) -> ImagesRecipe:
         e = self.experiment
         return ImagesRecipe(
             fingerprint=source.fingerprint,
             image_size=e.image_size,
             channels=e.channels,
-            skip_bad=skip_bad,
+            skip_bad=e.skip_bad_images,
+        )
+
+    def _where_it_is(self, source: ImageSource) -> SourceRecipe:
+        e = self.experiment
+        return SourceRecipe.of(
+            source, image_size=e.image_size, channels=e.channels, skip_bad=e.skip_bad_images
         )
 
     @cached_property
@@ -191,15 +213,10 @@ class SetFeatures:
         return {name: self._images(name) for name in self.sets.sources}
 
     def _images(self, name: str) -> ImagesRecipe | SourceRecipe:
-        e, source = self.experiment, self.sets.sources[name]
+        source = self.sets.sources[name]
         if not self.choice.is_network or is_artifact(self.sets.specs[name]):
-            return self._ingested(source, skip_bad=e.skip_bad_images)
-        return SourceRecipe(
-            fingerprint=self.sets.fingerprints[name],
-            image_size=e.image_size,
-            channels=e.channels,
-            skip_bad=e.skip_bad_images,
-        )
+            return self._ingested(source)
+        return self._where_it_is(source)
 
     @property
     def raw(self) -> bool:
@@ -243,8 +260,11 @@ class SetFeatures:
             return f"whitened-pixels, fitted to {d.fit.size:,} {self.base_name}"
         if d.network is None:
             return d.label
-        centred = f", minus the mean of {d.centre.size:,} {self.base_name}" if d.centre else ""
-        return d.network.label + centred
+        if d.centre is None:
+            return d.network.label
+        readable = "those that can be read of " if self.experiment.skip_bad_images else ""
+        count = len(self.background.ids)
+        return f"{d.network.label}, minus the mean of {readable}{count:,} {self.base_name}"
 
     def ingest(self) -> None:
         """Bring images that need it into the store."""
@@ -264,14 +284,11 @@ class SetFeatures:
     def fit(self) -> None:
         """Bring the weights into the store, and fit what is to be fitted."""
         if self.network is not None:
-            import_weights(self.store, self.descriptor, self._found[1])
-        centre = self.descriptor.centre
-        if centre is not None and self.store.missing([centre.images]):
-            recipe = self._ingested(self.background)
-            ingest(self.store, recipe, decode_source(self.background, recipe))
+            import_weights(self.store, self.descriptor, self.weights_path)
         if self.store.missing([self.descriptor]):
             try:
-                fit_descriptor(self.store, self.descriptor)
+                background = self.background if self.descriptor.centre else None
+                fit_descriptor(self.store, self.descriptor, background=background)
             except ValueError as error:
                 raise ConfigError(f"--descriptor {self.descriptor.name}: {error}") from error
 
@@ -334,11 +351,15 @@ class SetFeatures:
         }
 
     def read(self) -> tuple[dict[str, Features], dict[str, Features]]:
-        """Unit rows of every set, and features as the network gives them, where those are kept."""
+        """Unit rows of every set, and features as the network gives them, where those are kept.
+
+        Unit rows are centred, if the descriptor has a centre; the others never are.
+        """
         found = {name: features.read_features(self.store, r) for name, r in self.recipes.items()}
         if not any(r.raw for r in self.recipes.values()):
             return found, {}
-        return {name: _unit(f) for name, f in found.items()}, found
+        centre = read_centre(self.store, self.descriptor)
+        return {name: _unit(f, centre) for name, f in found.items()}, found
 
 
 @dataclass(frozen=True)
@@ -349,5 +370,7 @@ class AuditFeatures(SetFeatures):
     sets: AuditedSets
 
 
-def _unit(rows: Features) -> Features:
-    return Features(rows.ids, unit_rows(rows.values.astype(np.float64)), rows.descriptor)
+def _unit(rows: Features, centre: np.ndarray | None) -> Features:
+    values = rows.values.astype(np.float64)
+    moved = values if centre is None else values - centre
+    return Features(rows.ids, unit_rows(moved), rows.descriptor)

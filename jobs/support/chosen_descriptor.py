@@ -13,8 +13,14 @@ from regimes.storage.images import Subset
 
 DEFAULT_DESCRIPTOR = DescriptorOptions(descriptor="whitened-pixels")
 """What jobs take if they are not told: it needs no download."""
+DEFAULT_RIDGE = 0.5
+"""What --ridge is unless it is given, in units of the mean eigenvalue."""
 LARGEST_WHITENING = 12_288
 """Values per image (64x64x3) that can be whitened: the transform takes their square."""
+
+_OF_NETWORKS = (
+    "weights", "resize", "filter", "mean", "std", "precision", "channels_last", "descriptor_batch",
+)  # fmt: skip
 
 
 def check_whitening(values: int) -> None:
@@ -57,7 +63,7 @@ class ChosenDescriptor:
             return cls(options=options, network=network, weights=weights)
         changed = [
             f"--{name.replace('_', '-')}"
-            for name in ("weights", "resize", "filter", "mean", "std", "precision", "channels_last")
+            for name in _OF_NETWORKS
             if getattr(options, name) != getattr(DEFAULT_DESCRIPTOR, name)
         ]
         if changed:
@@ -77,12 +83,13 @@ class ChosenDescriptor:
         """Whether it is fitted to real images (whitening)."""
         return self.options.descriptor == "whitened-pixels"
 
-    def check(self, *, ridge: bool, centre: bool) -> None:
+    def check(self, *, ridge: bool, centre: bool, centre_option: str = "--centre") -> None:
         """Refuse options that another kind of descriptor has.
 
         Args:
             ridge: whether a ridge was asked for.
             centre: whether a centre was.
+            centre_option: what that option is called.
 
         Raises:
             ConfigError: if it does not apply.
@@ -90,7 +97,7 @@ class ChosenDescriptor:
         if ridge and not self.is_fitted:
             raise ConfigError(f"--ridge: {self.name} is not fitted to anything; leave it out")
         if centre and self.network is None:
-            raise ConfigError(f"--centre: {self.name} needs no centre; leave it out")
+            raise ConfigError(f"{centre_option}: {self.name} needs no centre; leave it out")
 
     def recipe(self, real: Subset, *, ridge: float, centre: bool) -> DescriptorRecipe:
         """The artifact of this descriptor, fitted to (or centred by) these images as it needs."""

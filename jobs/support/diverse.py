@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from regimes.errors import ConfigError
 from regimes.images.sources import ImageSource
 from regimes.jobs.support.audit_features import SetFeatures
+from regimes.jobs.support.chosen_descriptor import DEFAULT_RIDGE
 from regimes.jobs.support.sample_sets import open_images, set_names
 from regimes.scores.diversity import Gates
 from regimes.scores.features import Features
@@ -78,11 +79,13 @@ class DiverseExperiment:
     """Convert all images to gray (1) or colour (3)."""
     skip_bad_images: bool = False
     """Leave out images that cannot be decoded (and count them) instead of stopping."""
-    ridge: float = 0.5
+    centre_images: int = 0
+    """Real images, drawn at random, whose mean feature is subtracted from those of a network before
+    distances are taken; hulls are drawn of features as the network gives them, centred or not."""
+    ridge: float = DEFAULT_RIDGE
     """Regularisation of whitened-pixels, in units of the mean eigenvalue."""
 
     count_flips: ClassVar[bool] = False
-    centre_images: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""
@@ -103,6 +106,10 @@ class DiverseExperiment:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{_flag(name)}: expected a number above 0, got {value}")
+        if self.centre_images != 0 and self.centre_images < 2:
+            raise ConfigError(
+                f"--centre-images: expected 0 (none), or at least 2, got {self.centre_images}"
+            )
         self._check_unused()
         if self.tsne == "openTSNE" and importlib.util.find_spec("openTSNE") is None:
             raise ConfigError(

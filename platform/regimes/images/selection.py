@@ -7,13 +7,14 @@ drawn:  the first M of a shuffle of all i    (max_size of EDM's training)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from regimes.errors import ConfigError
+from regimes.errors import BadSource, ConfigError
 from regimes.images.fingerprints import hash_parts
-from regimes.images.pixels import Images
+from regimes.images.pixels import Images, with_channels
 from regimes.images.sources import ImageSource
 
 
@@ -76,6 +77,33 @@ def sample_images(source: ImageSource, max_images: int, seed: int) -> ImageSourc
     positions = np.arange(len(source.ids))
     np.random.RandomState(seed % 2**31).shuffle(positions)
     return Selection(source, np.sort(positions[:max_images]))
+
+
+def first_readable(
+    source: ImageSource,
+    *,
+    image_size: int | None = None,
+    channels: Literal[1, 3] | None = None,
+    skip_bad: bool = False,
+) -> Images:
+    """The first image (H, W, C) of a source, or with ``skip_bad`` the first that can be read.
+
+    Args:
+        source: where the images are.
+        image_size: side of the square to crop and resize to, or None to keep the size.
+        channels: 1 turns the image gray, 3 gives a gray one three equal channels; None keeps them.
+        skip_bad: pass over images that cannot be decoded.
+
+    Raises:
+        BadSource: if there is none.
+    """
+    for index in range(len(source.ids)):
+        try:
+            return with_channels(source.read(index, image_size=image_size), channels)
+        except BadSource:
+            if not skip_bad:
+                raise
+    raise BadSource(f"{source.name}: no image of {len(source.ids)} could be read")
 
 
 def _check(max_images: int) -> None:
