@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import threading
+import urllib.request
 
 import pytest
 
@@ -151,6 +152,26 @@ def test_another_program_under_the_name_of_a_published_one_is_refused(tmp_path):
     with pytest.raises(BadDescriptor, match="a TorchScript file is a program") as caught:
         find_network(options)
     assert f"torchscript:{path}" in str(caught.value)
+
+
+def test_a_program_whose_hash_is_not_known_is_refused_as_weights(tmp_path):
+    path = tmp_path / "any.pt"
+    path.write_bytes(CONTENT)
+    options = DescriptorOptions(descriptor="sscd-disc-large", weights=str(path))
+    with pytest.raises(BadDescriptor, match="whose SHA-256 is not known") as caught:
+        find_network(options)
+    assert f"--descriptor torchscript:{path}" in str(caught.value)
+    with pytest.raises(BadDescriptor, match="or pass --descriptor torchscript:FILE"):
+        find_network(DescriptorOptions(descriptor="sscd-disc-large", download=False))
+
+
+def test_a_download_that_leads_away_from_encryption_is_refused(server, cache, monkeypatch):
+    """The server is a plain one: what an https address would have led to."""
+    found = urllib.request.urlopen(f"{server.url}/short")
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: found)
+    with pytest.raises(BadDescriptor, match="which is not encrypted"):
+        obtain(WeightsFile(name="net.pt", url="https://example.org/net.pt"))
+    assert list(cache.iterdir()) == []
 
 
 def test_known_hashes_are_whole_or_eight_digits():

@@ -193,7 +193,7 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path):
     ("descriptor", "content", "words"),
     [
         ("torchscript:{}", b"not a program", "not a TorchScript file"),
-        ("sscd-disc-large", b"PK\x03\x04 half an archive", "not a TorchScript file"),
+        ("torchscript:{}", b"PK\x03\x04 half an archive", "not a TorchScript file"),
         ("squeezenet", b"\x80\x04N.", "expected a state dict"),
         ("squeezenet", b"garbage", "file.pt: "),
     ],
@@ -219,8 +219,11 @@ def test_a_missing_file_is_named(tmp_path):
             find_network(options)  # fmt: skip
 
 
-def test_features_of_the_wrong_dimension_are_refused(images, tiny):
-    options = DescriptorOptions(descriptor="sscd-disc-large", weights=str(tiny), resize="skew-16")
+def test_features_of_the_wrong_dimension_are_refused(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("REGIMES_CACHE", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    made.tiny_script(tmp_path / "weights" / "sscd_disc_large.torchscript.pt")
+    options = DescriptorOptions(descriptor="sscd-disc-large", resize="skew-16")
     with pytest.raises(
         BadDescriptor, match=r"expected features \(9, 1024\), the network gave \(9, 5\)"
     ):
@@ -271,6 +274,30 @@ def test_a_users_function_is_identified_by_its_source(tmp_path, monkeypatch):
     assert path is None
     assert first.label != second.label
     assert "some_features" not in sys.modules  # nothing of it ran
+
+
+def test_a_users_package_is_identified_by_all_its_sources(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "some_package"
+    (package / "inner").mkdir(parents=True)
+    for name in ("__init__.py", "helper.py", "inner/__init__.py", "inner/features.py"):
+        (package / name).write_text("")
+
+    def label() -> str:
+        return find_network(DescriptorOptions(descriptor=f"python:{target}"))[0].label
+
+    for target in ("some_package:f", "some_package.inner.features:f"):
+        first = label()
+        assert label() == first
+        (package / "helper.py").write_text(f"used_by = {target!r}\n")
+        second = label()
+        (package / "weights.bin").write_bytes(target.encode())
+        assert label() == second != first
+    two = {find_network(DescriptorOptions(descriptor=f"python:some_package.{m}:f"))[0].weights_sha256
+           for m in ("helper", "inner.features")}  # fmt: skip
+    assert len(two) == 2
+    sys.modules.pop("some_package", None)
+    sys.modules.pop("some_package.inner", None)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from regimes.descriptors.registry import (
 from regimes.descriptors.resize import Filter, Preprocessing, parse_rule
 from regimes.descriptors.weights import Weights, obtain, read_weights
 from regimes.errors import BadDescriptor, ConfigError
+from regimes.images.fingerprints import hash_parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +31,11 @@ class DescriptorOptions:
     """Which descriptor, as on the command line. What is None is as the registry says."""
 
     descriptor: str = "sscd-disc-mixup"
-    """A name of the registry, torchscript:FILE, or python:MODULE:CALLABLE (which runs your code)."""
+    """A name of the registry, torchscript:FILE, or python:MODULE:CALLABLE, which runs your code: results
+    are kept for as long as the .py files of its package are the same. Weights that it loads are not
+    looked at: pass --no-resume once they have changed."""
     weights: str | None = None
-    """File of weights, instead of the published one."""
+    """File of weights, instead of the published one; a TorchScript file must have the known hash."""
     resize: str | None = None
     """skew-SIZE (square, shape not kept) or short-edge-SIZE (shape kept)."""
     filter: Filter | None = None
@@ -91,13 +96,18 @@ def _weights_of(entry: Entry, options: DescriptorOptions) -> Weights:
     if options.weights is None:
         return obtain(entry.weights, download=options.download)
     weights = read_weights(options.weights)
-    if entry.family == "torchscript" and not weights.sha256.startswith(entry.weights.prefix or ""):
-        raise BadDescriptor(
-            f"{options.weights}: expected SHA-256 {entry.weights.prefix} of {entry.weights.name}, "
-            f"found {weights.sha256}; a TorchScript file is a program: if you trust this one, pass "
-            f"--descriptor {TORCHSCRIPT}{options.weights}"
-        )
-    return weights
+    prefix = entry.weights.prefix
+    if entry.family != "torchscript" or (prefix and weights.sha256.startswith(prefix)):
+        return weights
+    expected = (
+        f"SHA-256 {prefix} of {entry.weights.name}"
+        if prefix
+        else (f"{entry.weights.name}, whose SHA-256 is not known")
+    )
+    raise BadDescriptor(
+        f"{options.weights}: expected {expected}, found {weights.sha256}; a TorchScript file is a "
+        f"program: if you trust this one, pass --descriptor {TORCHSCRIPT}{options.weights}"
+    )
 
 
 def _torchscript(options: DescriptorOptions) -> tuple[NetworkConfig, Path]:
@@ -140,14 +150,30 @@ def _python(options: DescriptorOptions) -> NetworkConfig:
 
 
 def _source_sha256(name: str, module: str) -> str:
-    """Hash of a module's file; importing the parents of a dotted name runs them."""
+    """Hash of a module's file, and of all .py files of its top-level package if it is in one.
+
+    Importing the parents of a dotted name runs them.
+    """
     try:
         spec = importlib.util.find_spec(module)
+        package = importlib.util.find_spec(module.partition(".")[0])
     except ImportError as error:
         raise BadDescriptor(f"{name}: {error}") from error
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         raise BadDescriptor(f"{name}: no module {module} with a source file can be imported")
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    own = Path(spec.origin).read_bytes()
+    folders = list((package and package.submodule_search_locations) or ())
+    if not folders:
+        return hashlib.sha256(own).hexdigest()
+    files = [(path.relative_to(f).as_posix(), path) for f in folders for path in _python_files(f)]
+    parts = (
+        part for inside, path in sorted(files) for part in (inside.encode(), path.read_bytes())
+    )
+    return hash_parts(itertools.chain([own], parts))
+
+
+def _python_files(folder: str) -> Iterator[Path]:
+    return (path for path in Path(folder).rglob("*.py") if path.is_file())
 
 
 def _preprocessing(options: DescriptorOptions, usual: Preprocessing | None) -> Preprocessing | None:

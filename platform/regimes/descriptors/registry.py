@@ -62,7 +62,7 @@ def _sscd(name: str, dimension: int, sha256: str | None) -> Entry:
     file = f"{name.replace('-', '_')}.torchscript.pt"
     return Entry(
         name=name, family="torchscript", model=name, layer="output", dimension=dimension, unit=True,
-        weights=WeightsFile(name=file, url=_SSCD + file, sha256=sha256),
+        weights=WeightsFile(name=file, url=_SSCD + file, sha256=sha256, is_program=True),
         preprocessing=Preprocessing(size=320), variants=("short-edge-288",),
     )  # fmt: skip
 

@@ -40,6 +40,8 @@ class WeightsFile:
     """Where it is published."""
     sha256: str | None = None
     """Full hash, or None where no trustworthy statement of it is known."""
+    is_program: bool = False
+    """Whether the file runs code, as TorchScript does: another one must be asked for as such."""
 
     @property
     def prefix(self) -> str | None:
@@ -102,9 +104,11 @@ def read_weights(path: str | Path) -> Weights:
 
 
 def _absent(file: WeightsFile, path: Path, why: str) -> BadDescriptor:
+    unknown = file.is_program and file.prefix is None
+    other = "--descriptor torchscript:FILE" if unknown else "--weights FILE"
     return BadDescriptor(
         f"{file.name}: weights are needed and {why}; download {file.url} and put it at {path}, or "
-        "pass --weights FILE"
+        f"pass {other}"
     )
 
 
@@ -138,6 +142,8 @@ def _fetch(file: WeightsFile, sink: BinaryIO, timeout_s: float) -> str:
 
     digest = hashlib.sha256()
     with urllib.request.urlopen(file.url, timeout=timeout_s) as stream:
+        if file.url.startswith("https:") and not stream.url.startswith("https:"):
+            raise OSError(f"{file.url} leads to {stream.url}, which is not encrypted")
         size = stream.headers.get("Content-Length")
         total = int(size) if size else None
         with tqdm(total=total, unit="B", unit_scale=True, desc=file.name, leave=False) as bar:
