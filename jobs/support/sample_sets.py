@@ -18,7 +18,7 @@ import numpy as np
 
 from regimes.errors import BadSource, ConfigError, IdMismatch
 from regimes.images.arrays import ArraySource, row_ids
-from regimes.images.names import seed_ids
+from regimes.images.names import is_utf8, seed_ids
 from regimes.images.selection import Selection
 from regimes.images.sources import ImageSource, open_source
 from regimes.jobs.support.result_folder import slug
@@ -177,6 +177,8 @@ def open_images(spec: str) -> ImageSource:
     Raises:
         BadSource: if there is nothing there, or nothing known.
     """
+    if not is_utf8(spec):
+        raise BadSource(f"{spec!a}: expected a path in UTF-8; rename it")
     if is_artifact(spec):
         return _open_artifact(Artifact(Location(spec), _Found()))
     if "://" in spec:
@@ -200,10 +202,16 @@ def _artifact_kind(spec: str) -> str | None:
         kind = json.loads(location.read(RECIPE)).get("kind")
         return str(kind)
     except FileNotFoundError:
-        unfinished = any(name.startswith("shard-") for name in location.sizes())
-        return _IMAGE_ARTIFACTS[0] if unfinished else None
+        return _IMAGE_ARTIFACTS[0] if _is_unfinished(location) else None
     except (ValueError, AttributeError) as error:
         raise BadSource(f"{spec}/{RECIPE}: not readable as JSON ({error})") from error
+
+
+def _is_unfinished(location: Location) -> bool:
+    try:
+        return any(name.startswith("shard-") for name in location.sizes())
+    except UnicodeDecodeError:  # no artifact has such a name; a source says which it is
+        return False
 
 
 def _open_artifact(artifact: Artifact) -> ArraySource:

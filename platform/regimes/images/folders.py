@@ -12,6 +12,7 @@ from regimes.errors import BadImage, BadSource
 from regimes.images.decode import SUFFIXES, decode
 from regimes.images.fingerprints import hash_files, hash_parts
 from regimes.images.labels import DATASET_JSON, labels_of_files
+from regimes.images.names import is_utf8
 from regimes.images.pixels import Images
 
 
@@ -26,12 +27,18 @@ class FolderSource:
     """All image files below a folder, sorted by relative path; the path is the id.
 
     Labels are those of a file ``dataset.json``, or those of class folders.
+
+    Raises:
+        BadSource: if a name is not UTF-8.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
         files = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
         self.ids = sorted(filter(is_image_name, files))
+        for name in self.ids:
+            if not is_utf8(name):
+                raise BadSource(f"{path}: expected file names in UTF-8, found {name!a}; rename it")
 
     @cached_property
     def labels(self) -> list[int] | None:

@@ -51,3 +51,12 @@ def parse_seed(image_id: str) -> int | None:
         return None
     seed = int(match["digits"])
     return seed if match["folder"] in (None, f"{seed - seed % 1000:06d}") else None
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file name was valid UTF-8; Python reads its other bytes as surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
