@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from regimes.descriptors.network import NetworkConfig
@@ -30,6 +29,7 @@ from regimes.jobs.support.result_folder import (
     Drawn,
     ResultFolder,
     options,
+    parquet_bytes,
     slug,
 )
 from regimes.report import render
@@ -109,9 +109,9 @@ class AuditResults(ResultFolder):
         config = self.config(left_out=audited.left_out)
         yield CONFIG, config.encode()
         yield SCORES, scores_json(audited).encode()
-        yield TABLE, _parquet(image_table(audited))
-        yield METRICS, _parquet(pa.Table.from_pylist([record(s) for s in audited.metrics]))
-        yield DUPLICATES, _parquet(_duplicate_table(audited.duplicates))
+        yield TABLE, parquet_bytes(image_table(audited))
+        yield METRICS, parquet_bytes(pa.Table.from_pylist([record(s) for s in audited.metrics]))
+        yield DUPLICATES, parquet_bytes(_duplicate_table(audited.duplicates))
         yield from audited.gallery.files()
         drawn = Drawn(_figures(audited))
         yield from drawn.files()
@@ -238,12 +238,6 @@ def _duplicate_lines(sets: dict[str, DuplicateGroups]) -> list[DuplicateLine]:
         for name, found in sets.items()
         for ids in found.groups()[:_SHOWN_GROUPS]
     ]
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue())
 
 
 def _figures(audited: Audited) -> Iterator[tuple[str, str, Figure]]:

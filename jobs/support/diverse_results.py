@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from regimes.descriptors.network import NetworkConfig
@@ -32,6 +31,7 @@ from regimes.jobs.support.result_folder import (
     Drawn,
     ResultFolder,
     options,
+    parquet_bytes,
     slug,
 )
 from regimes.noise import keyed_generator
@@ -122,8 +122,8 @@ class DiverseResults(ResultFolder):
         records = [record(f, found.rows) for f in found.study.findings]
         yield CONFIG, config.encode()
         yield SCORES, scores_json(found, records).encode()
-        yield TABLE, _parquet(image_table(found))
-        yield METRICS, _parquet(pa.Table.from_pylist(records))
+        yield TABLE, parquet_bytes(image_table(found))
+        yield METRICS, parquet_bytes(pa.Table.from_pylist(records))
         folders = {}
         if self.experiment.keep_images == "folder":
             folders = image_folders(found.study.names)
@@ -254,12 +254,6 @@ def scores_json(found: Diverse, records: Sequence[dict[str, Any]]) -> str:
             "notes": list(found.notes),
         }
     )
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue())
 
 
 def image_folders(names: Sequence[str]) -> dict[str, str]:

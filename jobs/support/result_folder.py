@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from regimes import __version__
@@ -131,6 +133,13 @@ def options(original: Any, changed: Any, prefix: str = "--") -> list[str]:
             values = after if isinstance(after, tuple) else (after,)
             found.append(" ".join([flag, *(shlex.quote(str(v)) for v in values)]))
     return found
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as the content of a Parquet file; equal tables give equal bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue())
 
 
 def slug(text: str) -> str:
