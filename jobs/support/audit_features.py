@@ -337,7 +337,7 @@ class SetFeatures:
             entries, missing = features.split_work(self.store, recipe)
             for unit, name in missing:
                 block = features.read_block(self.store, recipe, unit, name)
-                rows = features.describe_block(descriptor, block)
+                rows = features.describe_block(descriptor, block, raw=recipe.raw)
                 entries += features.write_block(self.store, recipe, unit, block, rows)
                 stage.advance()
             features.finish(self.store, recipe, entries)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -15,13 +17,18 @@ from audited_sets import PLANTED, planted, smooth_images
 from job_runs import ROOT, run_job
 from PIL import Image
 
+from regimes.descriptors.network import NetworkDescriptor
+from regimes.descriptors.options import DescriptorOptions
 from regimes.errors import BadSource
 from regimes.images.writing import encode_png
 from regimes.jobs import audit
 from regimes.jobs.support.audit import AuditedSets, AuditExperiment
+from regimes.jobs.support.audit_features import AuditFeatures
 from regimes.jobs.support.audit_results import default_name
+from regimes.jobs.support.console import Stage
 from regimes.scores.result import wilson_interval
 from regimes.storage.artifacts import Store
+from regimes.storage.descriptors import read_centre
 from regimes.storage.images import ImagesRecipe, decode_source, ingest
 
 TRAIN, HELDOUT = smooth_images(1000, 1), smooth_images(500, 2)
@@ -300,11 +307,14 @@ class Grid(torch.nn.Module):
         return cells - cells.mean(1, keepdim=True)
 
 
+def grid(folder: Path) -> Path:
+    torch.jit.script(Grid()).save(str(folder / "grid.pt"))
+    return folder / "grid.pt"
+
+
 @pytest.fixture
 def network(tmp_path) -> str:
-    path = tmp_path / "grid.pt"
-    torch.jit.script(Grid()).save(str(path))
-    return f"torchscript:{path}"
+    return f"torchscript:{grid(tmp_path)}"
 
 
 def test_networks_run_on_ray_for_images_of_any_size_and_damaged_ones_are_counted(tmp_path, network):
@@ -350,6 +360,58 @@ def test_centred_features_of_a_network_are_those_of_the_library(tmp_path):
     assert found["memorized_published_0.75"]["value"] < 0.5  # uncentred: all of them
     assert scores(tmp_path)["counts"]["identical"] == 10
     assert "minus the mean of 40 training images" in scores(tmp_path)["descriptor"]
+
+
+def test_the_first_image_of_every_set_may_be_unreadable(tmp_path, capsys):
+    sets = []
+    for name, images in (
+        ("train", TRAIN[:60]),
+        ("generated", np.concatenate([TRAIN[:10], HELDOUT[:50]])),
+    ):
+        sets += [f"--{name}", write_folder(tmp_path / name, images)]
+        (tmp_path / name / "!broken.png").write_bytes(b"not an image")
+    options = (*sets, *FEW, "--descriptor", "pixels")
+    assert run(tmp_path, *options) == 1
+    assert "!broken.png: not a readable image" in capsys.readouterr().err
+    assert run(tmp_path, *options, "--skip-bad-images", "--dry-run") == 0
+    assert "61 images, the first 10x10x1" in capsys.readouterr().out
+    assert run(tmp_path, *options, "--skip-bad-images") == 0
+    assert scores(tmp_path)["left_out"] == {"train": 1, "generated": 1}
+    assert scores(tmp_path)["counts"]["identical"] == 10
+
+
+@pytest.mark.parametrize("descriptor", ["torchscript", "inception-fid"])
+def test_a_centre_is_taken_of_images_of_any_size_and_passes_over_unreadable_ones(
+    tmp_path, network, descriptor, monkeypatch
+):
+    """Rows are unit(raw - mean over readable training images), also where raw features are kept."""
+    mixed = [image.repeat(1 + i % 2, 0).repeat(1 + i % 2, 1) for i, image in enumerate(TRAIN[:20])]
+    train = write_folder(tmp_path / "train", mixed)
+    (tmp_path / "train" / "!broken.png").write_bytes(b"not an image")
+    experiment = AuditExperiment(
+        train=train, generated=save_artifact(tmp_path / "made", TRAIN[20:40]),
+        skip_bad_images=True, centre_images=1000,
+    )  # fmt: skip
+    choice = DescriptorOptions(descriptor=network, resize="skew-10")
+    monkeypatch.setattr(AuditFeatures, "raw", descriptor == "inception-fid")
+    plan = AuditFeatures(Store(str(tmp_path / "out")), experiment, choice, AuditedSets(experiment))
+    plan.ingest()
+    plan.fit()
+    describe = NetworkDescriptor.load(plan.network, plan.weights_path.read_bytes())
+    mean = np.mean([describe.raw(image[None])[0].astype(float) for image in mixed], 0)
+    np.testing.assert_allclose(read_centre(plan.store, plan.descriptor), mean, atol=1e-6)
+    assert "minus the mean of those that can be read of 21 training images" in plan.words
+    plan.recipes.pop("train")  # described on Ray, as the tests of the whole job do
+    (recipe,) = plan.recipes.values()
+    plan._describe_here([recipe], Stage("describe", 1, "unit"))
+    rows, raw = plan.read()
+    moved = describe.raw(TRAIN[20:40]).astype(float) - mean
+    expected = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    if raw:
+        np.testing.assert_allclose(raw["generated"].values, moved + mean, atol=1e-5)
+        np.testing.assert_allclose(rows["generated"].values, expected, atol=1e-5)
+    else:
+        np.testing.assert_allclose(rows["generated"].values, expected, atol=1e-5)
 
 
 def test_searching_over_shards_or_lists_finds_the_same_copies(tmp_path):
@@ -399,7 +461,36 @@ BAD = [
     (lambda t: [*digits(), "--descriptor", "sscd-disc-mixup", "--weights", save(t / "w.npy", TRAIN)],
      "expected SHA-256"),
     (lambda t: [*digits(), "--heldout", "digits"], "images are training images"),
+    (lambda t: [*digits(), "--weights", "w", "--resize", "skew-8"],
+     "--weights, --resize: whitened-pixels is no network"),
+    (lambda t: [*digits(), "--descriptor-batch", "3", "--precision", "bf16", "--descriptor", "pixels"],
+     "--precision, --descriptor-batch: pixels is no network"),
+    (lambda t: [*digits(), "--descriptor", "pixels", "--ridge", "1"], "--ridge: pixels is not fitted"),
+    (lambda t: [*digits(), "--descriptor", f"torchscript:{grid(t)}", "--ridge", "1"],
+     "--ridge: torchscript-grid is not fitted"),
+    (lambda t: [*digits(), "--index", "ivf", "--shards", "2"], "--shards 2: --index ivf searches in"),
+    (lambda t: ["--train", "digits", "--generated", twice(t / "twice.zip"), "--image-size", "8"],
+     "twice.zip: expected ids that differ, found 000003.png 2 times"),
+    (lambda t: ["--train", "digits", "--generated", latin(t / "latin")],
+     r"expected file names in UTF-8, found 'caf\udce9.png'"),
+    (lambda t: ["--train", "digits", "--generated", os.fsdecode(os.fsencode(t) + b"/caf\xe9.npy")],
+     "expected a path in UTF-8"),
 ]  # fmt: skip
+
+
+def twice(path: Path) -> str:
+    """An archive that holds one of its names twice."""
+    with warnings.catch_warnings(), zipfile.ZipFile(save_zip(path, TRAIN[:9]), "a") as archive:
+        warnings.simplefilter("ignore")
+        archive.writestr("000003.png", encode_png(TRAIN[20]))
+    return str(path)
+
+
+def latin(path: Path) -> str:
+    """A folder with a file name in Latin-1."""
+    write_folder(path, TRAIN[:9])
+    os.rename(path / "000003.png", os.fsencode(path) + b"/caf\xe9.png")
+    return str(path)
 
 
 def digits() -> list[str]:

@@ -288,7 +288,10 @@ class Grid(torch.nn.Module):
 
 
 def test_hulls_are_drawn_of_what_a_network_gives_and_damaged_images_are_counted(tmp_path):
-    """On Ray, images of two sizes in one folder; by the principal components of raw features."""
+    """On Ray, images of two sizes in one folder; by the principal components of raw features.
+
+    The distances of the other rule are those of centred features.
+    """
     torch.jit.script(Grid()).save(str(tmp_path / "grid.pt"))
     made = half_new(60)
     mixed = [image if i % 2 else image.repeat(2, 0).repeat(2, 1) for i, image in enumerate(made)]
@@ -298,7 +301,7 @@ def test_hulls_are_drawn_of_what_a_network_gives_and_damaged_images_are_counted(
         "--output", str(tmp_path / "out"), "--name", "run", "--cpus", "1", "--generated", folder,
         "--real", save(tmp_path / "real.npy", REAL[:100]), "--rule", "pca-hull", "calibrated",
         "--descriptor", f"torchscript:{tmp_path}/grid.pt", "--resize", "skew-10",
-        "--mean", "0.5", "--std", "0.5",
+        "--mean", "0.5", "--std", "0.5", "--centre-images", "60",
     )  # fmt: skip
     text = run_job("diverse", *options, "--skip-bad-images")
     assert "broken.png: not readable" in text
@@ -310,9 +313,30 @@ def test_hulls_are_drawn_of_what_a_network_gives_and_damaged_images_are_counted(
     outside = [not hull.contains(Point(p)) for p in ours @ directions[:, -2:]]
     found = images(tmp_path, "made")
     assert found["selected_pca_hull"].tolist() == outside
+    plain = np.flatnonzero(np.arange(60) % 2)  # not doubled: their features are known exactly
+    centre = values[_drawn(100, 60)].mean(0)
+    rows, real = (_unit(v - centre) for v in (ours[plain] + values.mean(0), values))
+    distance = np.sqrt(((rows[:, None] - real) ** 2).sum(2).min(1))
+    np.testing.assert_allclose(found["distance"][plain], distance, atol=1e-5)
+    assert "minus the mean of those that can be read of 60 real images" in _descriptor(tmp_path)
     assert table(tmp_path)["made", "pca-hull"]["descriptor"].endswith(" raw")
     assert not table(tmp_path)["made", "calibrated"]["descriptor"].endswith(" raw")
     assert "features as the network gives them" in (results(tmp_path) / "report.html").read_text()
+
+
+def _drawn(count: int, size: int) -> np.ndarray:
+    """Positions that EDM's training draws with random_seed=0."""
+    positions = np.arange(count)
+    np.random.RandomState(0).shuffle(positions)
+    return positions[:size]
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def _descriptor(tmp: Path) -> str:
+    return scores(tmp)["descriptor"]
 
 
 def _hull_points(points: np.ndarray) -> np.ndarray:
@@ -367,6 +391,10 @@ BAD = [
     (lambda t: [*both(), "--names", "held-out images"], "cannot name a set of samples"),
     (lambda t: [*both(), "--image-size", "0"], "--image-size"),
     (lambda t: [*both(), "--ridge", "0"], "--ridge"),
+    (lambda t: [*both(), "--ridge", "1", "--descriptor", "pixels"], "--ridge: pixels is not fitted"),
+    (lambda t: [*both(), "--weights", "w"], "--weights: whitened-pixels is no network"),
+    (lambda t: [*both(), "--centre-images", "1"], "--centre-images: expected 0"),
+    (lambda t: [*both(), "--centre-images", "9"], "--centre-images: whitened-pixels needs no"),
     (lambda t: [*both(), "--descriptor", "nothing"], "--descriptor nothing: expected one of"),
     (lambda t: [*both(), "--descriptor", "squeezenet", "--no-download"], "squeezenet1_1-b8a52dc0"),
 ]  # fmt: skip

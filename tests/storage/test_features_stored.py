@@ -25,6 +25,7 @@ from regimes.images.arrays import ArraySource
 from regimes.images.sources import open_source
 from regimes.images.split import Split
 from regimes.scores.features import check_comparable
+from regimes.storage.descriptors import read_centre
 from regimes.storage.features import (
     DescriptorRecipe,
     FeaturesRecipe,
@@ -238,6 +239,61 @@ def test_a_source_is_described_where_it_is_whatever_the_sizes(store, network, fo
     for image_id, row in zip(found.ids, found.values, strict=True):
         image = source.read(source.ids.index(image_id))[:, :: -1 if mirrored else 1]
         np.testing.assert_allclose(describe(np.ascontiguousarray(image)[None])[0], row, atol=1e-5)
+
+
+def test_the_centre_of_a_source_is_the_mean_over_its_readable_images(store, network, folder):
+    """Of two sizes, in units of 4, one of which holds an image that is none."""
+    source = open_source(str(folder))
+    centre = SourceRecipe(fingerprint=source.fingerprint, skip_bad=True, images_per_unit=4)
+    config, path = network
+    recipe = DescriptorRecipe(name=config.name, network=config, centre=centre)
+    import_weights(store, recipe, path)
+    with pytest.raises(ValueError, match="needs its source"):
+        fit_descriptor(store, recipe)
+    fit_descriptor(store, recipe, background=source)
+    describe = load_descriptor(store, prepared(store, network))
+    readable = [i for i, image_id in enumerate(source.ids) if image_id != "05b.png"]
+    each = [describe.raw(source.read(i)[None])[0].astype(float) for i in readable]
+    np.testing.assert_allclose(read_centre(store, recipe), np.mean(each, 0), rtol=1e-5)
+
+
+def test_a_centre_stops_at_a_bad_image_unless_left_out(store, network, folder):
+    source, config = open_source(str(folder)), network[0]
+    centre = SourceRecipe(fingerprint=source.fingerprint)
+    recipe = DescriptorRecipe(name=config.name, network=config, centre=centre)
+    import_weights(store, recipe, network[1])
+    with pytest.raises(BadImage, match=r"05b\.png"):
+        fit_descriptor(store, recipe, background=source)
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, 256), (1024, 21), (None, 256)])
+def test_units_hold_fewer_images_the_larger_they_are(folder, side, expected):
+    """64 MiB of pixels at most: 21 images of 1024 x 1024 x 3 bytes; the first is one that is none."""
+    (folder / "00.png").write_bytes(b"nothing")
+    source = open_source(str(folder))
+    options = {"image_size": side, "channels": None}
+    recipe = SourceRecipe.of(source, **options, skip_bad=True)
+    assert recipe.images_per_unit == expected
+    assert recipe.num_units(source) == 1
+    with pytest.raises(BadImage, match=r"00\.png"):
+        SourceRecipe.of(source, **options, skip_bad=False)
+
+
+def test_an_image_larger_than_a_unit_is_one(monkeypatch, folder):
+    monkeypatch.setattr("regimes.storage.blocks.BYTES_PER_UNIT", 100)
+    source = open_source(str(folder))
+    recipe = SourceRecipe.of(source, image_size=None, channels=None, skip_bad=True)
+    assert recipe.images_per_unit == 1
+    assert recipe.num_units(source) == 14
+
+
+def test_features_of_different_length_are_refused_whatever_the_units(store, folder):
+    source = open_source(str(folder))
+    images = SourceRecipe(fingerprint=source.fingerprint, skip_bad=True, images_per_unit=1)
+    recipe = FeaturesRecipe(images=images, descriptor=DescriptorRecipe(name="pixels"))
+    complete(store, recipe, source)
+    with pytest.raises(BadSource, match="images differ in size, and pixels describes equal"):
+        read_features(store, recipe)
 
 
 def test_what_is_left_out_is_listed_and_not_asked_for_again(store, network, folder):
