@@ -1,0 +1,1 @@
+"""Particle guidance: samples of a batch that keep away from each other."""
