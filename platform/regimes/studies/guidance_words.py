@@ -1,0 +1,114 @@
+"""A sweep of particle guidance in sentences; every one follows from the numbers beside it."""
+
+from __future__ import annotations
+
+from regimes.scores.modes import Mean
+from regimes.studies.guidance import CellFinding, GuidanceStudy
+
+
+def answer(study: GuidanceStudy) -> list[str]:
+    """The finding, what chance gives, and what it does to the marginal."""
+    found = study.best or study.largest
+    if found is None:
+        return [_baseline_words(study.findings[0]), "No cell was guided: pass --factors above 0."]
+    return [
+        _headline(study),
+        _baseline_words(study.baseline(found.key)),
+        _marginal_words(study, found),
+    ]
+
+
+def title(study: GuidanceStudy) -> str:
+    """The finding in a line."""
+    best = study.best
+    if best is not None:
+        return f"Guidance covers {best.gain.value:+.2f} modes per group at unchanged quality"
+    if any(f.diversifies for f in study.guided):
+        return "Guidance covers more modes only at the price of worse samples"
+    return "Guidance does not cover more modes than independent samples"
+
+
+def _headline(study: GuidanceStudy) -> str:
+    best, largest = study.best, study.largest
+    total = len(study.guided)
+    if best is not None:
+        good = sum(f.diversifies and f.keeps_quality for f in study.guided)
+        return (
+            f"Particle guidance covers more modes at unchanged quality in {good} of {total} cells; most "
+            f"with {best.key.label}: {_change(study, best)}."
+        )
+    assert largest is not None
+    if largest.diversifies:
+        return (
+            f"Particle guidance covers more modes only at a price: no cell of {total} keeps quality "
+            f"within the tolerance. The largest gain, with {largest.key.label}: {_change(study, largest)}."
+        )
+    return (
+        f"Particle guidance does not cover more modes in any of {total} cells. The largest gain, with "
+        f"{largest.key.label}, is within chance: {_change(study, largest)}."
+    )
+
+
+def _change(study: GuidanceStudy, found: CellFinding) -> str:
+    base = study.baseline(found.key)
+    low, high = found.gain.interval(study.z)
+    return (
+        f"{found.scores.distinct.value:.2f} instead of {base.scores.distinct.value:.2f} of "
+        f"{len(study.probabilities)} modes per group ({found.gain.value:+.2f}, interval {low:+.2f} to "
+        f"{high:+.2f} over all cells together), accepted samples {found.scores.inliers.value:.1%} "
+        f"instead of {base.scores.inliers.value:.1%}"
+    )
+
+
+def _baseline_words(base: CellFinding) -> str:
+    mean, sd = base.scores.independent
+    off = (base.scores.distinct.value - mean) / base.scores.distinct.error
+    word = "as many as" if abs(off) <= 3 else "fewer than" if off < 0 else "more than"
+    return (
+        f"Without guidance, groups of {base.key.group_size} cover {base.scores.distinct.value:.2f} modes, "
+        f"{word} {base.key.group_size} independent draws of the data: {mean:.2f} on average, with a "
+        f"standard deviation of {sd:.2f} per group."
+    )
+
+
+def _marginal_words(study: GuidanceStudy, found: CellFinding) -> str:
+    base = study.baseline(found.key)
+    moved, before = found.scores.total_variation, base.scores.total_variation
+    chance = found.scores.total_variation_null
+    word = (
+        "moves the shares of modes away from the data"
+        if moved > max(before, 2 * chance) + 0.01
+        else ("leaves the shares of modes no farther from the data than they were")
+    )
+    return (
+        f"Guidance {word}: total variation {moved:.3f}, without guidance {before:.3f}; as many "
+        f"independent draws would show {chance:.3f}."
+    )
+
+
+def beware(study: GuidanceStudy) -> list[str]:
+    """What to be careful with."""
+    cautions = [
+        "Distinct modes alone reward broken samples that fall on rare modes by accident: rejected samples "
+        "count as no mode, and the share of accepted ones stands beside every count.",
+        "Guided particles of a group are not independent draws, and their marginal is not the model's: "
+        "do not use them to estimate expectations.",
+        f"Tolerances of quality: accepted samples {study.tolerance.inliers:.0%} fewer, distance "
+        f"{study.tolerance.distance:.0%} longer. Other tolerances can give another verdict.",
+        "Cells share their latents with their baseline, which makes differences precise; cells are not "
+        "independent of each other.",
+    ]
+    if max(study.probabilities) > 1.5 * min(study.probabilities):
+        cautions.append(
+            "Modes are not equally frequent in the data. Repulsion favours rare ones: read the total "
+            "variation, which says how far the marginal moved, before the count."
+        )
+    groups = [f.scores.distinct for f in study.findings]
+    if any(abs(g.error) > 0.25 for g in groups):
+        cautions.append("Standard errors above .25 modes: pass more --groups.")
+    return cautions
+
+
+def plus_minus(mean: Mean, digits: int = 2) -> str:
+    """Value and 95% half width."""
+    return f"{mean.value:.{digits}f} ± {1.96 * mean.error:.{digits}f}"
