@@ -106,7 +106,7 @@ def fit_judge(
 
 def nearest_distances(x: Tensor, reference: Tensor) -> Tensor:
     """Root-mean-square distance of every row to its nearest row of the reference, (N,) float32."""
-    nearest = [torch.cdist(part, reference).amin(1) for part in x.split(_TILE)]
+    nearest = [torch.cdist(part, reference).amin(1) for part in torch.split(x, _TILE)]
     return torch.cat(nearest) / x.shape[1] ** 0.5
 
 

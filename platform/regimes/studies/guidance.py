@@ -3,8 +3,9 @@
 A cell's baseline has factor 0 and the same noise, sampler and group size; both start from the same
 latents, so gains are means of paired differences between groups. Intervals that decide are 95% ones
 for all compared cells together (Bonferroni). A cell **diversifies** if its gain of distinct modes is
-above 0, and does so **at unchanged quality** if the share of rejected samples is not worse by more
-than a tolerance and the distance from the data not longer by more than another.
+above 0. Quality is **kept** if the intervals exclude that the share of accepted samples drops by more
+than a tolerance, and that the distance from the data grows by more than another; **worse** if they
+exclude that it stays within one of the two; and **open** if there are too few groups to tell.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +76,10 @@ class Tolerance:
     """Growth of the distance from the data, as a share of the baseline's."""
 
 
+Quality = Literal["kept", "worse", "open"]
+_PRICE: dict[Quality, str] = {"kept": "", "worse": ", worse samples", "open": ", quality open"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellFinding:
     """A cell beside its baseline."""
@@ -89,16 +95,21 @@ class CellFinding:
     seconds_ratio: float
     """Time beside the baseline's."""
     diversifies: bool
-    keeps_quality: bool
+    """Whether the gain is more than chance."""
+    quality: Quality
+    """Beside the baseline's."""
+
+    @property
+    def is_good(self) -> bool:
+        """More modes at unchanged quality."""
+        return self.diversifies and self.quality == "kept"
 
     @property
     def verdict(self) -> str:
         """In words."""
         if self.key.is_baseline:
             return "baseline"
-        if not self.diversifies:
-            return "no more modes" if self.keeps_quality else "no more modes, worse samples"
-        return "more modes" if self.keeps_quality else "more modes, worse samples"
+        return ("more modes" if self.diversifies else "no more modes") + _PRICE[self.quality]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +133,7 @@ class GuidanceStudy:
     @property
     def best(self) -> CellFinding | None:
         """The largest gain at unchanged quality, or None if there is none."""
-        good = [f for f in self.guided if f.diversifies and f.keeps_quality]
+        good = [f for f in self.guided if f.is_good]
         return max(good, key=lambda f: f.gain.value, default=None)
 
     @property
@@ -200,6 +211,14 @@ def _finding(
         distance_change=distance,
         seconds_ratio=own.seconds / base.seconds if base.seconds > 0 else 1.0,
         diversifies=gain.interval(z)[0] > 0,
-        keeps_quality=inliers.interval(z)[0] >= -tolerance.inliers
-        and distance.interval(z)[1] <= allowed,
+        quality=_quality(inliers.interval(z), -tolerance.inliers, distance.interval(z), allowed),
     )
+
+
+def _quality(
+    inliers: tuple[float, float], least: float, distance: tuple[float, float], most: float
+) -> Quality:
+    """What intervals of both changes say of their tolerances."""
+    if inliers[0] >= least and distance[1] <= most:
+        return "kept"
+    return "worse" if inliers[1] < least or distance[0] > most else "open"

@@ -24,7 +24,7 @@ def title(study: GuidanceStudy) -> str:
     if best is not None:
         return f"Guidance covers {best.gain.value:+.2f} modes per group at unchanged quality"
     if any(f.diversifies for f in study.guided):
-        return "Guidance covers more modes only at the price of worse samples"
+        return "Guidance covers more modes, but in no cell is quality known to be kept"
     return "Guidance does not cover more modes than independent samples"
 
 
@@ -32,7 +32,7 @@ def _headline(study: GuidanceStudy) -> str:
     best, largest = study.best, study.largest
     total = len(study.guided)
     if best is not None:
-        good = sum(f.diversifies and f.keeps_quality for f in study.guided)
+        good = sum(f.is_good for f in study.guided)
         return (
             f"Particle guidance covers more modes at unchanged quality in {good} of {total} cells; most "
             f"with {best.key.label}: {_change(study, best)}."
@@ -40,13 +40,17 @@ def _headline(study: GuidanceStudy) -> str:
     assert largest is not None
     if largest.diversifies:
         return (
-            f"Particle guidance covers more modes only at a price: no cell of {total} keeps quality "
-            f"within the tolerance. The largest gain, with {largest.key.label}: {_change(study, largest)}."
+            f"Particle guidance covers more modes, but in no cell of {total} is quality known to stay within "
+            f"the tolerance. The largest gain, with {largest.key.label}: {_change(study, largest)}; its "
+            f"quality is {_QUALITY[largest.quality]}."
         )
     return (
         f"Particle guidance does not cover more modes in any of {total} cells. The largest gain, with "
         f"{largest.key.label}, is within chance: {_change(study, largest)}."
     )
+
+
+_QUALITY = {"kept": "kept", "worse": "worse", "open": "open: pass more --groups to tell"}
 
 
 def _change(study: GuidanceStudy, found: CellFinding) -> str:
@@ -63,11 +67,18 @@ def _change(study: GuidanceStudy, found: CellFinding) -> str:
 def _baseline_words(base: CellFinding) -> str:
     mean, sd = base.scores.independent
     off = (base.scores.distinct.value - mean) / base.scores.distinct.error
-    word = "as many as" if abs(off) <= 3 else "fewer than" if off < 0 else "more than"
+    word = (
+        "within three standard errors of"
+        if abs(off) <= 3
+        else "fewer than"
+        if off < 0
+        else "more than"
+    )
     return (
-        f"Without guidance, groups of {base.key.group_size} cover {base.scores.distinct.value:.2f} modes, "
-        f"{word} {base.key.group_size} independent draws of the data: {mean:.2f} on average, with a "
-        f"standard deviation of {sd:.2f} per group."
+        f"Without guidance, groups of {base.key.group_size} cover {base.scores.distinct.value:.2f} modes "
+        f"(standard error {base.scores.distinct.error:.2f}), "
+        f"{word} those of {base.key.group_size} independent draws of the data: {mean:.2f} on "
+        f"average, with a standard deviation of {sd:.2f} per group."
     )
 
 
@@ -89,14 +100,22 @@ def _marginal_words(study: GuidanceStudy, found: CellFinding) -> str:
 def beware(study: GuidanceStudy) -> list[str]:
     """What to be careful with."""
     cautions = [
-        "Distinct modes alone reward broken samples that fall on rare modes by accident: rejected samples "
-        "count as no mode, and the share of accepted ones stands beside every count.",
-        "Guided particles of a group are not independent draws, and their marginal is not the model's: "
-        "do not use them to estimate expectations.",
-        f"Tolerances of quality: accepted samples {study.tolerance.inliers:.0%} fewer, distance "
-        f"{study.tolerance.distance:.0%} longer. Other tolerances can give another verdict.",
-        "Cells share their latents with their baseline, which makes differences precise; cells are not "
-        "independent of each other.",
+        (
+            "Distinct modes alone reward broken samples that fall on rare modes by accident: rejected samples "
+            "count as no mode, and the share of accepted ones stands beside every count."
+        ),
+        (
+            "Guided particles of a group are not independent draws, and their marginal is not the model's: "
+            "do not use them to estimate expectations."
+        ),
+        (
+            f"Tolerances of quality: accepted samples {study.tolerance.inliers:.0%} fewer, distance "
+            f"{study.tolerance.distance:.0%} longer. Other tolerances can give another verdict."
+        ),
+        (
+            "Cells share their latents with their baseline, which makes differences precise; cells are not "
+            "independent of each other."
+        ),
     ]
     if max(study.probabilities) > 1.5 * min(study.probabilities):
         cautions.append(
