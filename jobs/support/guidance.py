@@ -64,7 +64,7 @@ class GuidanceExperiment:
     """Of the split, the network and the judge."""
     mode_weights: tuple[float, ...] = ()
     """Shares of the modes of ring and jumps; by default ten, or eight, equal ones."""
-    factors: tuple[float, ...] = (0.0, 0.3, 1.0, 3.0, 10.0)
+    factors: tuple[float, ...] = (0.0, 0.03, 0.1, 0.3, 1.0)
     """Strengths; 0, the baseline, is always among them."""
     churns: tuple[float, ...] = (0.0, 4.0)
     """S_churn of the sampler."""
@@ -94,7 +94,7 @@ class GuidanceExperiment:
     """Guide Heun's corrector too."""
     eta: float = 0.0
     """Noise of DDIM, with --sampler.solver euler and --churns 0."""
-    groups: int = 40
+    groups: int = 60
     """Groups per cell."""
     first_seed: int = 0
     """Seed of the first sample; all cells of a group size get the same."""

@@ -132,9 +132,9 @@ class GuidanceResults(ResultFolder):
             f"Model: {model}; {steps}.",
             guided,
             (
-                f"Classes are told by a small classifier, right for {judge.accuracy:.1%} of held-out images of "
-                f"{e.source}; of those {judge.accepted:.1%} are accepted, so that a model as good as the data "
-                "reaches no more."
+                f"Classes are told by a small classifier, right for {judge.accuracy:.1%} of held-out "
+                f"images of {e.source}; of those {judge.accepted:.1%} are accepted, so that a model as "
+                "good as the data reaches no more."
             ),
         ]
 
@@ -216,11 +216,14 @@ def _figures(
     store: Store, plan: GuidancePlan, study: GuidanceStudy
 ) -> Iterator[tuple[str, str, Figure]]:
     """(file name, one-line caption, figure), the answer first."""
-    yield (
-        "pareto",
-        "Diversity against quality: distinct modes per group and accepted samples, 95% intervals.",
-        figures.pareto(study, title=title(study)),
-    )
+    prices: tuple[figures.Price, ...] = ("accepted", "distance")
+    # Samples of exact targets are nearly all accepted: their distance tells more.
+    for by in prices if plan.experiment.target == "images" else prices[::-1]:
+        yield (
+            f"pareto-{by}",
+            f"Diversity against quality ({by}), a line per row of the sweep, with 95% intervals.",
+            figures.pareto(study, title=title(study), by=by),
+        )
     yield (
         "modes",
         "Distinct modes per group in every cell, rejected samples left out.",

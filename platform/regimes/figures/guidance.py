@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,12 @@ _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9")  # Okabe and 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _FIELD, _ROW = 0.72, 0.32  # inches of a heatmap's field
 _GAP, _LEFT = 0.75, 0.8
+
+Price = Literal["accepted", "distance"]
+_PRICES: dict[Price, str] = {
+    "accepted": "accepted samples (%)",
+    "distance": "distance from the data (better to the right)",
+}
 
 
 @styled
@@ -105,10 +112,15 @@ def _panel(
 
 
 @styled
-def pareto(study: GuidanceStudy, *, title: str) -> Figure:
-    """Distinct modes against the share of accepted samples, with 95% intervals of both.
+def pareto(study: GuidanceStudy, *, title: str, by: Price) -> Figure:
+    """Distinct modes against quality, with 95% intervals of both; right is better.
 
     A line joins the factors of one kernel, strength, churn and group size, from its baseline on.
+
+    Args:
+        study: the findings.
+        title: the finding.
+        by: accepted: the share of accepted samples; distance: that from the data.
     """
     figure, axes = canvas(title, (8.2, 4.6), Margins(left=0.7, right=2.75, bottom=0.6, top=0.2))
     kernels = list(dict.fromkeys(f.key.kernel for f in study.guided))
@@ -119,7 +131,7 @@ def pareto(study: GuidanceStudy, *, title: str) -> Figure:
     }
     for (row, churn), found in ((line, _line(study, *line)) for line in lines):
         color = _PALETTE[kernels.index(row[0]) % len(_PALETTE)]
-        x = [100 * f.scores.inliers.value for f in found]
+        x = [_price(f, by)[0] for f in found]
         y = [f.scores.distinct.value for f in found]
         axes.plot(x, y, color=color, linewidth=0.9, alpha=0.7)
         label = f"{row[0]}, {row[1]}, B {row[2]}, churn {churn:g}"
@@ -127,7 +139,7 @@ def pareto(study: GuidanceStudy, *, title: str) -> Figure:
         axes.errorbar(
             x[guided],
             y[guided],
-            xerr=[196 * f.scores.inliers.error for f in found[guided]],
+            xerr=[1.96 * _price(f, by)[1] for f in found[guided]],
             yerr=[1.96 * f.scores.distinct.error for f in found[guided]],
             fmt=marks[row[1], row[2], churn],
             color=color,
@@ -137,14 +149,16 @@ def pareto(study: GuidanceStudy, *, title: str) -> Figure:
         )
     for found in study.findings:
         if found.key.is_baseline:
-            _baseline(axes, found)
+            _baseline(axes, found, by)
     for size in sorted({f.key.group_size for f in study.findings}):
         base = next(f for f in study.findings if f.key.group_size == size)
         mean = base.scores.independent[0]
         axes.axhline(mean, color=REFERENCE, linestyle=":", linewidth=1.2)
     axes.plot([], [], ":", color=REFERENCE, linewidth=1.2, label="independent draws of the data")
     axes.plot([], [], "*", color=INK, markersize=9, label="no guidance")
-    axes.set(xlabel="accepted samples (%)", ylabel="distinct modes per group")
+    axes.set(xlabel=_PRICES[by], ylabel="distinct modes per group")
+    if by == "distance":
+        axes.invert_xaxis()
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8.2, borderaxespad=0)
     return figure
 
@@ -155,11 +169,19 @@ def _line(study: GuidanceStudy, row: tuple[str, str, int], churn: float) -> list
     return [study.baseline(baseline_key(own[0].key)), *own]
 
 
-def _baseline(axes: Axes, found: CellFinding) -> None:
+def _price(found: CellFinding, by: Price) -> tuple[float, float]:
+    """Value and standard error."""
+    if by == "accepted":
+        return 100 * found.scores.inliers.value, 100 * found.scores.inliers.error
+    return found.scores.quality.value, found.scores.quality.error
+
+
+def _baseline(axes: Axes, found: CellFinding, by: Price) -> None:
+    x, error = _price(found, by)
     axes.errorbar(
-        100 * found.scores.inliers.value,
+        x,
         found.scores.distinct.value,
-        xerr=196 * found.scores.inliers.error,
+        xerr=1.96 * error,
         yerr=1.96 * found.scores.distinct.error,
         fmt="*",
         color=INK,

@@ -66,14 +66,10 @@ def _change(study: GuidanceStudy, found: CellFinding) -> str:
 
 def _baseline_words(base: CellFinding) -> str:
     mean, sd = base.scores.independent
-    off = (base.scores.distinct.value - mean) / base.scores.distinct.error
-    word = (
-        "within three standard errors of"
-        if abs(off) <= 3
-        else "fewer than"
-        if off < 0
-        else "more than"
-    )
+    off, error = base.scores.distinct.value - mean, base.scores.distinct.error
+    word = "within three standard errors of"
+    if abs(off) > 3 * error:
+        word = "fewer than" if off < 0 else "more than"
     return (
         f"Without guidance, groups of {base.key.group_size} cover {base.scores.distinct.value:.2f} modes "
         f"(standard error {base.scores.distinct.error:.2f}), "
@@ -101,8 +97,8 @@ def beware(study: GuidanceStudy) -> list[str]:
     """What to be careful with."""
     cautions = [
         (
-            "Distinct modes alone reward broken samples that fall on rare modes by accident: rejected samples "
-            "count as no mode, and the share of accepted ones stands beside every count."
+            "Distinct modes alone reward broken samples that fall on rare modes by accident: rejected "
+            "samples count as no mode, and the share of accepted ones stands beside every count."
         ),
         (
             "Guided particles of a group are not independent draws, and their marginal is not the model's: "
