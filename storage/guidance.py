@@ -34,6 +34,7 @@ from regimes.storage.tables import read_rows, write_shard
 
 WEIGHTS, LIMITS, COST = "weights.safetensors", "limits.json", "cost.json"
 _FAR = 4.0  # standard deviations from a centre beyond which a sample of a mixture is rejected
+_ROWS = 1000  # particles that are sampled together; whole groups, whatever their number
 _POINT = 1.0  # distance from a mode that has no width of its own
 
 Judgement = Callable[[Tensor], tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
@@ -161,20 +162,27 @@ def sample_cell(
         on_step: see ``guided_sample``.
     """
     denoiser, shape = _denoiser(store, recipe, device)
-    seeds = recipe.seeds[: None if groups is None else groups * recipe.guidance.group_size]
-    noise = SeedNoise(seeds, shape)
-    latents = noise.latents().double()
-    if isinstance(denoiser, MixtureDenoiser):
-        latents = _exact_latents(denoiser, latents, recipe)
-    with torch.no_grad():
-        return guided_sample(
-            denoiser,
-            latents.to(device),
-            config=recipe.sampler,
-            guidance=recipe.guidance,
-            step_noise=noise.step,
-            on_step=on_step,
-        ).cpu()
+    size = recipe.guidance.group_size
+    seeds = recipe.seeds[: None if groups is None else groups * size]
+    step = max(1, _ROWS // size) * size
+    batches = []
+    for start in range(0, len(seeds), step):
+        noise = SeedNoise(seeds[start : start + step], shape)
+        latents = noise.latents().double()
+        if isinstance(denoiser, MixtureDenoiser):
+            sigma = recipe.sampler.sigma_range[1]
+            latents = _exact_latents(denoiser, latents, seeds[start : start + step], sigma)
+        with torch.no_grad():
+            x = guided_sample(
+                denoiser,
+                latents.to(device),
+                config=recipe.sampler,
+                guidance=recipe.guidance,
+                step_noise=noise.step,
+                on_step=on_step,
+            )
+        batches.append(x.cpu())
+    return torch.cat(batches)
 
 
 def _denoiser(
@@ -187,11 +195,12 @@ def _denoiser(
     return loaded.denoiser, loaded.image_shape
 
 
-def _exact_latents(mixture: MixtureDenoiser, noise: Tensor, recipe: GuidedRecipe) -> Tensor:
+def _exact_latents(
+    mixture: MixtureDenoiser, noise: Tensor, seeds: Sequence[int], sigma: float
+) -> Tensor:
     """The mixture at the first noise level; what each seed draws does not depend on the others."""
-    sigma = recipe.sampler.sigma_range[1]
     rows = []
-    for seed, row in zip(recipe.seeds, noise):
+    for seed, row in zip(seeds, noise, strict=True):
         start = int(keyed_generator("mixture", seed).integers(2**62))
         generator = torch.Generator().manual_seed(start)
         rows.append(mixture.latents(row[None], sigma, generator))

@@ -94,7 +94,7 @@ class GuidanceExperiment:
     """Guide Heun's corrector too."""
     eta: float = 0.0
     """Noise of DDIM, with --sampler.solver euler and --churns 0."""
-    groups: int = 60
+    groups: int = 100
     """Groups per cell."""
     first_seed: int = 0
     """Seed of the first sample; all cells of a group size get the same."""

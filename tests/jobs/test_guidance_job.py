@@ -49,7 +49,7 @@ def test_digits_train_judge_sweep_and_resume_cell_by_cell(tmp_path):
     assert counts(more, "sample") == (2, 1)  # kernel iou is new
     after = artifact_bytes(tmp_path)
     assert {name: after[name] for name in before} == before
-    assert "Total variation" in (tmp_path / "guidance/more/report.html").read_text()
+    assert "Variation: total variation" in (tmp_path / "guidance/more/report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,6 @@ def test_samples_that_are_not_finite_are_refused_with_what_to_do(store):
     wild = dataclasses.replace(
         ring_cell(), guidance=GuidanceConfig(factor=1e308, group_size=4, strength="constant")
     )
-    with pytest.raises(NotFiniteSamples, match="factor 1e\\+308, kernel rbf: .*--cap"):
+    with pytest.raises(NotFiniteSamples, match=r"factor 1e\+308, kernel rbf: .*--cap"):
         make_cell(store, wild)
     assert store.missing([wild])

@@ -137,7 +137,7 @@ def test_report_has_a_row_per_cell_with_everything_beside_the_count(rng):
     rows = text.split("<tbody>")[1].split("</tbody>")[0]
     assert rows.count("<tr>") == 2
     guided = rows.split("<tr>")[2]
-    for part in ("rbf, linear", "5.00 ± 0.00", "3.36 (sd 0.71)", "100.0%", "more modes"):
+    for part in ("rbf, linear", "5.00 ± 0.00<span>3.36 (sd 0.71)</span>", "100.0%", "more modes"):
         assert part in guided, part
     assert "Model &lt;b&gt;." in text
     assert "60 groups per cell" in text

@@ -147,9 +147,8 @@ def pareto(study: GuidanceStudy, *, title: str, by: Price) -> Figure:
             markersize=4.5,
             label=label,
         )
-    for found in study.findings:
-        if found.key.is_baseline:
-            _baseline(axes, found, by)
+    for base in (f for f in study.findings if f.key.is_baseline):
+        _baseline(axes, base, by)
     for size in sorted({f.key.group_size for f in study.findings}):
         base = next(f for f in study.findings if f.key.group_size == size)
         mean = base.scores.independent[0]
@@ -244,9 +243,17 @@ def trajectories(
     for place, path in enumerate(paths):
         left = 0.75 + place * (side + gap)
         axes = figure.add_axes((left / total[0], 0.6 / total[1], side / total[0], side / total[1]))
-        axes.scatter(*real.T, s=4, color=FAINT, linewidths=0, rasterized=True)
+        axes.scatter(real[:, 0], real[:, 1], s=4, color=FAINT, linewidths=0, rasterized=True)
         if place == len(paths) - 1:
-            axes.scatter(*ends.T, s=5, color=_PALETTE[0], linewidths=0, alpha=0.35, rasterized=True)
+            axes.scatter(
+                ends[:, 0],
+                ends[:, 1],
+                s=5,
+                color=_PALETTE[0],
+                linewidths=0,
+                alpha=0.35,
+                rasterized=True,
+            )
         for particle in range(path.points.shape[1]):
             x, y = path.points[:, particle].T
             axes.plot(x, y, color=INK, linewidth=0.7, alpha=0.6)
