@@ -286,6 +286,7 @@ def _paths(store: Store, plan: GuidancePlan, shown: CellFinding) -> tuple[str, F
     """One group on its way, without guidance and with it, from the same latents."""
     origin, axes, real = plan.plane()
     is_ring = plan.experiment.target == "ring"
+    limit = np.inf if is_ring else 1.0  # images are judged within their range
     paths = []
     for name, recipe in _pair(plan, shown.key):
         points: list[np.ndarray] = []
@@ -297,9 +298,11 @@ def _paths(store: Store, plan: GuidancePlan, shown: CellFinding) -> tuple[str, F
 
         last = sample_cell(store, recipe, groups=1, on_step=on_step)
         points.append(last.flatten(1).numpy())
-        plane = (np.stack(points) - origin) @ axes.T
+        plane = (np.stack(points).clip(-limit, limit) - origin) @ axes.T
         paths.append(figures.Paths(name=name, points=plane))
-    ends = read_cell(store, plan.cells[shown.key]).samples.reshape(-1, len(origin))
+    ends = (
+        read_cell(store, plan.cells[shown.key]).samples.reshape(-1, len(origin)).clip(-limit, limit)
+    )
     what = "states" if is_ring else "estimates D(x)"
     labels = ("x", "y") if is_ring else ("first principal axis of the data", "second")
     caption = (

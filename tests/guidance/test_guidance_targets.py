@@ -112,8 +112,8 @@ def test_images_of_eight_jumps_gain_a_mode_at_unchanged_quality(options):
 
 def test_guidance_as_published_does_not_gain_modes():
     plain = jump_scores(factor=0.0)
-    for factor in (0.1, 1.0, 10.0):
-        found = jump_scores(published=True, factor=factor)
+    for factor in (0.1, 10.0):
+        found = jump_scores(published=True, factor=factor, groups=24)
         assert found.distinct.value < plain.distinct.value
 
 
