@@ -12,6 +12,7 @@ from typing import Any
 from regimes.actors.replicas import ModelHolder, ReplicaOptions, hand_out, start_actors
 from regimes.actors.runtime import RayRuntime
 from regimes.storage.artifacts import FileEntry, Store
+from regimes.storage.denoisers import Loaded, load_denoiser
 from regimes.storage.jacobian import ChosenImages, JacobianRecipe, measure_unit, split_work
 
 
@@ -20,7 +21,13 @@ class Lineariser(ModelHolder):
 
     def measure(self, recipe: JacobianRecipe, unit: int, chosen: ChosenImages | None) -> FileEntry:
         """Measure one unit; the images stay Ray's."""
-        model = self.model(recipe.denoiser, recipe.compute)
+        wanted = recipe.denoiser, recipe.compute
+
+        def load() -> Loaded:
+            denoiser, compute = wanted
+            return load_denoiser(self._store, denoiser, device=self.device, compute=compute)
+
+        model = self.hold(wanted, load)
         return measure_unit(self._store, recipe, unit, model, chosen, device=self.device)
 
 

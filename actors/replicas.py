@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from regimes.actors.runtime import RayRuntime
-from regimes.denoisers.compute import Compute
+from regimes.pipelines.schedulers import SchedulerConfig
 from regimes.storage.artifacts import FileEntry, Store
-from regimes.storage.denoisers import DenoiserRecipe, Loaded, load_denoiser
-from regimes.storage.samples import SamplesRecipe, make_samples, split_work
+from regimes.storage.samples import SamplesRecipe, load_model, make_samples, split_work
 
 IN_FLIGHT = 2  # units per replica: one running, one waiting, so that no replica idles
 MAX_RESTARTS = 3
+
+T = TypeVar("T")
 
 
 class ModelHolder:
@@ -30,17 +31,18 @@ class ModelHolder:
         torch.set_num_threads(1)  # one thread: bytes must not depend on the machine's cores
         self.device = device
         self._store = Store(root)
-        self._loaded: tuple[DenoiserRecipe, Compute, Loaded] | None = None
+        self._held: tuple[Hashable, Any] | None = None
 
     def ready(self) -> None:
         """Answers once the actor has its resources and its libraries."""
 
-    def model(self, denoiser: DenoiserRecipe, compute: Compute) -> Loaded:
-        """The model, loaded if another one is held."""
-        if self._loaded is None or self._loaded[:2] != (denoiser, compute):
-            loaded = load_denoiser(self._store, denoiser, device=self.device, compute=compute)
-            self._loaded = (denoiser, compute, loaded)
-        return self._loaded[2]
+    def hold(self, key: Hashable, load: Callable[[], T]) -> T:
+        """What was loaded for this key, loaded now if something else is held."""
+        if self._held is None or self._held[0] != key:
+            self._held = None  # two models at once may be more than the device holds
+            self._held = key, load()
+        found: T = self._held[1]
+        return found
 
 
 class Replica(ModelHolder):
@@ -48,7 +50,8 @@ class Replica(ModelHolder):
 
     def make(self, recipe: SamplesRecipe, unit: int) -> FileEntry:
         """Sample one unit."""
-        model = self.model(recipe.denoiser, recipe.compute)
+        key = recipe.denoiser, recipe.compute, isinstance(recipe.sampler, SchedulerConfig)
+        model = self.hold(key, lambda: load_model(self._store, recipe, device=self.device))
         return make_samples(self._store, recipe, unit, model, device=self.device)
 
 

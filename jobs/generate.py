@@ -2,6 +2,7 @@
 
 python jobs/generate.py --model edm-cifar10-32x32-uncond-vp.pkl --seeds 0-49999 --output samples
 python jobs/generate.py --model model.safetensors --seeds 100-103 --format npz --float --output out
+python jobs/generate.py --model ldm-celebahq-256/ --scheduler ddim --num-steps 50 --output faces
 python jobs/generate.py --model empirical:cifar10.zip --max-images 64 --output copies
 """
 
@@ -10,15 +11,13 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
 import tyro
 
-from regimes.actors.replicas import ReplicaOptions, generate
-from regimes.actors.runtime import RayRuntime
 from regimes.denoisers.compute import Compute
 from regimes.errors import ConfigError
 from regimes.jobs.support import console
@@ -31,13 +30,15 @@ from regimes.jobs.support.exports import (
     export,
     is_exported,
 )
+from regimes.jobs.support.sampling import choose_sampler, sample_all
+from regimes.pipelines.sampling import Pipeline
+from regimes.pipelines.schedulers import SchedulerName
 from regimes.samplers.edm import SamplerConfig
-from regimes.storage import samples
 from regimes.storage.artifacts import Artifact, Store, to_json
-from regimes.storage.denoisers import Loaded, load_denoiser
+from regimes.storage.denoisers import Loaded
 from regimes.storage.filesystem import Location
 from regimes.storage.model_specs import import_model
-from regimes.storage.samples import SamplesRecipe
+from regimes.storage.samples import SamplesRecipe, load_model
 from regimes.storage.seeds import Seeds
 
 CONFIG = "config.json"
@@ -65,6 +66,12 @@ class Generation:
     """Where noise is drawn; cuda reproduces the images that EDM makes on a GPU."""
     keep_float: Annotated[bool, tyro.conf.arg(name="float")] = False
     """Keep the samples as float64 too, before they are rounded to uint8."""
+    scheduler: SchedulerName | None = None
+    """For a pipeline's folder: its noise levels, stepped through --num-steps times by ddim, plms,
+    dpm-solver++, unipc, euler, heun or ddpm of diffusers. Without it EDM's samplers below are used, and
+    for a latent pipeline the scheduler that it was saved with."""
+    eta: float = 0.0
+    """Scheduler ddim: noise per step, from 0 (none) to 1 (as much as ddpm)."""
     compute: Annotated[Compute, FLAT] = field(default_factory=Compute)
     sampler: Annotated[SamplerConfig, FLAT] = field(default_factory=SamplerConfig)
 
@@ -119,7 +126,8 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"complete: nothing to compute; {len(recipe.seeds)} images in {target.location.uri}")
         return 0
     check_target(target, replace=not to.resume)
-    _sample(store, recipe, to)
+    about = f"{recipe.denoiser.label}, {len(recipe.seeds)} seeds"
+    sample_all(store, [recipe], to, about)
     with Stage("write", 0, "file") as stage:
         claim(target, replace=not to.resume)
         target.location.write(CONFIG, _config(generation, made).encode())
@@ -140,9 +148,11 @@ def _check(generation: Generation, to: Destination) -> None:
 
 def _recipe(store: Store, generation: Generation) -> SamplesRecipe:
     """Bring the model into the store, and say what is to be made with it."""
+    g = generation
+    denoiser = import_model(store, g.model, max_images=g.max_images)
     return SamplesRecipe(
-        denoiser=import_model(store, generation.model, max_images=generation.max_images),
-        sampler=generation.sampler,
+        denoiser=denoiser,
+        sampler=choose_sampler(store, denoiser, g.sampler, g.scheduler, g.eta),
         seeds=Seeds.parse(generation.seeds),
         seeds_per_unit=generation.batch_size,
         class_index=generation.class_index,
@@ -150,25 +160,6 @@ def _recipe(store: Store, generation: Generation) -> SamplesRecipe:
         compute=generation.compute,
         keep_float=generation.keep_float,
     )
-
-
-def _sample(store: Store, recipe: SamplesRecipe, to: Destination) -> None:
-    waiting = store.missing([recipe])
-    missing = len(samples.split_work(store, recipe)[1]) if waiting else 0
-    with Stage("sample", missing, "unit") as stage:
-        if waiting:
-            runtime = RayRuntime(to.cpus)
-            options = ReplicaOptions(
-                count=to.replicas, device=to.device, gpus_each=to.gpus_per_replica
-            )
-            try:
-                generate(runtime, store, waiting, options=options, on_unit=stage.advance)
-            finally:
-                runtime.close()
-        kept = recipe.num_units - missing
-        stage.done(
-            f"{recipe.denoiser.label}, {len(recipe.seeds)} seeds: {kept} units kept, {missing} made"
-        )
 
 
 def _config(generation: Generation, made: ExportRecipe) -> str:
@@ -180,7 +171,7 @@ def _print_plan(generation: Generation, to: Destination) -> None:
     store = Store(f"memory://{uuid.uuid4().hex}")
     try:
         recipe = _recipe(store, generation)
-        loaded = load_denoiser(store, recipe.denoiser, compute=recipe.compute)
+        loaded = load_model(store, recipe)
     finally:
         store.root.remove()
     count, evaluations = len(recipe.seeds), recipe.sampler.num_evaluations
@@ -194,26 +185,37 @@ def _print_plan(generation: Generation, to: Destination) -> None:
     print(f"output    {Location(to.output).uri} as {to.format}")
 
 
-def _parameters(loaded: Loaded) -> str:
-    if not isinstance(loaded.denoiser, torch.nn.Module):
+def _parameters(loaded: Loaded | Pipeline) -> str:
+    network = loaded.denoiser if isinstance(loaded, Loaded) else loaded
+    if not isinstance(network, torch.nn.Module):
         return "known in closed form"
-    return f"{sum(p.numel() for p in loaded.denoiser.parameters()):,} parameters"
+    return f"{sum(p.numel() for p in network.parameters()):,} parameters"
 
 
-def _seconds_per_evaluation(loaded: Loaded, batch: int = 4) -> float:
+def _seconds_per_evaluation(loaded: Loaded | Pipeline, batch: int = 4) -> float:
     """Of one image, from one timed call."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    x = torch.zeros(batch, *loaded.image_shape)
-    labels = torch.zeros(batch, loaded.num_classes) if loaded.num_classes else None
+    call = _evaluation(loaded, batch)
     try:
         with torch.inference_mode():
-            loaded.denoiser(x, torch.tensor(1.0), labels)
+            call()
             started = time.perf_counter()
-            loaded.denoiser(x, torch.tensor(1.0), labels)
+            call()
         return (time.perf_counter() - started) / batch
     finally:
         torch.set_num_threads(threads)
+
+
+def _evaluation(loaded: Loaded | Pipeline, batch: int) -> Callable[[], object]:
+    """One call of the network; a pipeline's decoder, which is called once per image, is left out."""
+    labels = torch.zeros(batch, loaded.num_classes) if loaded.num_classes else None
+    if isinstance(loaded, Loaded):
+        x, sigma = torch.zeros(batch, *loaded.image_shape), torch.tensor(1.0)
+        return lambda: loaded.denoiser(x, sigma, labels)
+    x, network = torch.zeros(batch, *loaded.noise_shape), loaded.network
+    extra = {} if labels is None else {"class_labels": labels.argmax(1)}
+    return lambda: network(x, torch.tensor(1), **extra)
 
 
 if __name__ == "__main__":

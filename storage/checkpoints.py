@@ -25,15 +25,17 @@ from regimes.denoisers.pipelines import build_pipeline_denoiser, image_shape, nu
 from regimes.denoisers.preconditioning import EDM, Denoiser
 from regimes.denoisers.residual_mlp import ResidualMLP
 from regimes.errors import BadCheckpoint, ConfigError
+from regimes.pipelines.folders import INDEX, read_bytes, read_json, read_pipeline
+from regimes.pipelines.sampling import DECODER, UNET, build_pipeline
 from regimes.storage.artifacts import RECIPE, Recipe, Store, to_json
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 NETWORK_FILES = (WEIGHTS, "model.safetensors")
 """What a folder of a trained network holds: an artifact, or the results of the train job."""
-_UNET, _SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
-_PIPELINE_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
-Format = Literal["unet", "pipeline", "residual-mlp"]
+Format = Literal["unet", "pipeline", "latent-pipeline", "residual-mlp"]
+PIPELINES: tuple[Format, ...] = ("pipeline", "latent-pipeline")
+"""What schedulers sample."""
 Network = tuple[Any, tuple[int, int, int], int]
 """Denoiser, (C, H, W) of its samples, number of classes."""
 
@@ -90,7 +92,7 @@ def import_checkpoint(store: Store, path: str | Path) -> CheckpointRecipe:
     if store.missing([found.recipe]):
         config, data = found.read()
         try:  # weights that do not fit are refused before anything is written
-            _build(found.recipe.format, config, data, str(path))
+            _check(found.recipe.format, config, data, str(path))
         except ConfigError as error:
             raise BadCheckpoint(f"{path}: {error}") from error
         artifact = store.artifact(found.recipe)
@@ -119,7 +121,7 @@ def _read_unet(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def _find_folder(path: Path) -> _Found:
-    if (path / "model_index.json").exists():
+    if (path / INDEX).exists():
         return _find_pipeline(path)
     if (path / "network.json").exists() and (path / RECIPE).exists():
         return _find_model(path)
@@ -133,31 +135,42 @@ def _find_folder(path: Path) -> _Found:
 
 
 def _find_pipeline(path: Path) -> _Found:
-    if not (path / _PIPELINE_WEIGHTS).exists():
-        raise BadCheckpoint(
-            f"{path}: expected {_PIPELINE_WEIGHTS}: a pixel-space pipeline, saved by "
-            "save_pretrained(..., safe_serialization=True)"
-        )
-    config = {"unet": _read_json(path / _UNET), "scheduler": _read_json(path / _SCHEDULER)}
-    return _found("pipeline", config, _read(path / _PIPELINE_WEIGHTS))
+    saved = read_pipeline(path)
+    if not saved.is_latent:
+        return _found("pipeline", saved.config, saved.weights["unet"])
+
+    def read() -> tuple[dict[str, Any], bytes]:
+        tensors = {
+            prefix + name: tensor
+            for prefix, part in ((UNET, "unet"), (DECODER, "vqvae"))
+            for name, tensor in read_tensors(saved.weights[part], f"{path}/{part}").items()
+        }
+        return saved.config, safetensors.torch.save(tensors)
+
+    digest = _digest(saved.config, *saved.weights.values())
+    return _Found(CheckpointRecipe(format="latent-pipeline", sha256=digest), read)
 
 
 def _find_model(path: Path) -> _Found:
-    made, network = _read_json(path / RECIPE), _read_json(path / "network.json")
+    made, network = read_json(path / RECIPE), read_json(path / "network.json")
     try:
         config = {name: made[name] for name in ("width", "blocks", "sigma_data")}
         config["image_shape"] = network["image_shape"]
     except KeyError as error:
         raise BadCheckpoint(f"{path}: {RECIPE} lacks {error}; expected a model artifact") from error
-    return _found("residual-mlp", config, _read(path / WEIGHTS))
+    return _found("residual-mlp", config, read_bytes(path / WEIGHTS))
 
 
 def _found(format: Format, config: dict[str, Any], data: bytes) -> _Found:
-    digest = hashlib.sha256()
-    for part in (to_json(config).encode(), data):
-        digest.update(len(part).to_bytes(8, "little") + part)
-    recipe = CheckpointRecipe(format=format, sha256=digest.hexdigest())
+    recipe = CheckpointRecipe(format=format, sha256=_digest(config, data))
     return _Found(recipe, lambda: (config, data))
+
+
+def _digest(config: dict[str, Any], *data: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in (to_json(config).encode(), *data):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
 
 
 def load_checkpoint(store: Store, recipe: CheckpointRecipe) -> Network:
@@ -165,10 +178,20 @@ def load_checkpoint(store: Store, recipe: CheckpointRecipe) -> Network:
 
     Raises:
         BrokenArtifact: if a file is missing or altered.
+        ConfigError: if it is a latent pipeline, which is no denoiser of images.
     """
+    if recipe.format == "latent-pipeline":
+        raise ConfigError(f"{recipe.label}: a latent pipeline, which only schedulers sample")
     artifact = store.artifact(recipe)
     data, config = artifact.read(WEIGHTS), json.loads(artifact.read(CONFIG))
     return _build(recipe.format, config, data, f"{artifact.location.uri}/{WEIGHTS}")
+
+
+def _check(format: Format, config: dict[str, Any], data: bytes, name: str) -> None:
+    if format == "latent-pipeline":
+        build_pipeline(config, read_tensors(data, name))
+    else:
+        _build(format, config, data, name)
 
 
 def _build(format: Format, config: dict[str, Any], data: bytes, name: str) -> Network:
@@ -181,7 +204,9 @@ def _build(format: Format, config: dict[str, Any], data: bytes, name: str) -> Ne
 
 
 def _pipeline(config: dict[str, Any], data: bytes, name: str) -> Network:
-    denoiser = build_pipeline_denoiser(config["unet"], config["scheduler"], _tensors(data, name))
+    denoiser = build_pipeline_denoiser(
+        config["unet"], config["scheduler"], read_tensors(data, name)
+    )
     return denoiser, image_shape(config["unet"]), num_classes(config["unet"])
 
 
@@ -190,31 +215,19 @@ def _residual_mlp(config: dict[str, Any], data: bytes, name: str) -> Network:
     shape = (channels, height, width)
     network: nn.Module = ResidualMLP(shape, config["width"], blocks=config["blocks"])
     try:
-        network.load_state_dict(_tensors(data, name))
+        network.load_state_dict(read_tensors(data, name))
     except RuntimeError as error:
         raise BadCheckpoint(f"{name}: {' '.join(str(error).split()):.400}") from error
     return Denoiser(network, EDM(sigma_data=config["sigma_data"])), shape, 0
 
 
-def _tensors(data: bytes, name: str) -> dict[str, Tensor]:
+def read_tensors(data: bytes, name: str) -> dict[str, Tensor]:
+    """Tensors of the content of a safetensors file.
+
+    Raises:
+        BadCheckpoint: if it is not one.
+    """
     try:
         return safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise BadCheckpoint(f"{name}: not a readable safetensors file ({error})") from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadCheckpoint(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(_read(path))
-    except (ValueError, RecursionError) as error:
-        raise BadCheckpoint(f"{path}: not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise BadCheckpoint(f"{path}: expected a JSON object")
-    return value

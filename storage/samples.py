@@ -11,16 +11,23 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from regimes.denoisers.compute import Compute
-from regimes.errors import NotFiniteSamples
+from regimes.errors import ConfigError, NotFiniteSamples
 from regimes.images.pixels import to_uint8
 from regimes.noise import SeedNoise
+from regimes.pipelines.sampling import Pipeline, sample_pipeline
+from regimes.pipelines.schedulers import SchedulerConfig
 from regimes.samplers.edm import SamplerConfig, sample_seeds
 from regimes.storage.artifacts import FileEntry, Recipe, Store
-from regimes.storage.denoisers import DenoiserRecipe, Loaded
+from regimes.storage.checkpoints import PIPELINES, CheckpointRecipe
+from regimes.storage.denoisers import DenoiserRecipe, Loaded, load_denoiser
+from regimes.storage.pipelines import load_pipeline
 from regimes.storage.seeds import Seeds
 from regimes.storage.tables import Values, left_over, shard_name, write_shard
+
+Sampler = SamplerConfig | SchedulerConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +38,8 @@ class SamplesRecipe(Recipe):
     code_version: ClassVar[int] = 2
 
     denoiser: DenoiserRecipe
-    sampler: SamplerConfig
+    sampler: Sampler
+    """EDM's samplers, or for a pretrained pipeline one of its schedulers."""
     seeds: Seeds
     seeds_per_unit: int
     """Seeds per shard; also the batch size."""
@@ -44,6 +52,21 @@ class SamplesRecipe(Recipe):
     keep_float: bool = False
     """Whether float64 samples are kept beside the uint8 images."""
 
+    def __post_init__(self) -> None:
+        """Schedulers sample pipelines, and latent pipelines are sampled by nothing else."""
+        made = self.denoiser
+        kind = made.format if isinstance(made, CheckpointRecipe) else ""
+        if isinstance(self.sampler, SchedulerConfig) and kind not in PIPELINES:
+            raise ConfigError(
+                f"scheduler {self.sampler.name}: samples folders of diffusers pipelines, got "
+                f"{made.label}; leave it out"
+            )
+        if isinstance(self.sampler, SamplerConfig) and kind == "latent-pipeline":
+            raise ConfigError(
+                f"{made.label}: a latent pipeline, which only schedulers sample; make its images by "
+                "jobs/generate.py --scheduler NAME"
+            )
+
     @property
     def num_units(self) -> int:
         """Number of shards."""
@@ -55,25 +78,41 @@ class SamplesRecipe(Recipe):
         return self.seeds.block(start, start + self.seeds_per_unit)
 
 
+def load_model(store: Store, recipe: SamplesRecipe, *, device: str = "cpu") -> Loaded | Pipeline:
+    """What ``make_samples`` samples: a denoiser, or a pipeline where a scheduler is asked for.
+
+    Raises:
+        BrokenArtifact, BadCheckpoint, ConfigError: as ``load_denoiser`` and ``load_pipeline``.
+    """
+    made = recipe.denoiser
+    if isinstance(recipe.sampler, SchedulerConfig):
+        assert isinstance(made, CheckpointRecipe)  # the recipe has made sure
+        return load_pipeline(store, made, device=device, compute=recipe.compute)
+    return load_denoiser(store, made, device=device, compute=recipe.compute)
+
+
 def make_samples(
-    store: Store, recipe: SamplesRecipe, unit: int, loaded: Loaded, *, device: str = "cpu"
+    store: Store,
+    recipe: SamplesRecipe,
+    unit: int,
+    loaded: Loaded | Pipeline,
+    *,
+    device: str = "cpu",
 ) -> FileEntry:
     """Sample one unit and write its shard.
+
+    Args:
+        store: where it goes.
+        recipe: what to sample.
+        unit: which part.
+        loaded: by ``load_model``.
+        device: where it computes.
 
     Raises:
         NotFiniteSamples: if a sample is not finite; its seed is named.
     """
     seeds = recipe.unit_seeds(unit)
-    x = sample_seeds(
-        loaded.denoiser,
-        seeds,
-        loaded.image_shape,
-        config=recipe.sampler,
-        num_classes=loaded.num_classes,
-        class_index=recipe.class_index,
-        noise_device=recipe.noise_device,
-        device=device,
-    )
+    x = _sample(recipe, seeds, loaded, device)
     if not bool(torch.isfinite(x).all()):
         bad = [s for s, row in zip(seeds, x, strict=True) if not bool(torch.isfinite(row).all())]
         raise NotFiniteSamples(
@@ -84,15 +123,42 @@ def make_samples(
     if loaded.num_classes:
         columns["label"] = _labels(recipe, seeds, loaded)
     if recipe.keep_float:
-        columns["sample"] = x.numpy()
+        columns["sample"] = x.to(torch.float64).numpy()
     return write_shard(store.artifact(recipe), unit, np.array(seeds, np.int64), columns)
 
 
-def _labels(recipe: SamplesRecipe, seeds: list[int], loaded: Loaded) -> Values:
+def _sample(
+    recipe: SamplesRecipe, seeds: list[int], loaded: Loaded | Pipeline, device: str
+) -> Tensor:
+    """(B, C, H, W) on the CPU: float64 by EDM's samplers, float32 by schedulers."""
+    if isinstance(loaded, Pipeline):
+        assert isinstance(recipe.sampler, SchedulerConfig)
+        return sample_pipeline(
+            loaded,
+            seeds,
+            recipe.sampler,
+            class_index=recipe.class_index,
+            noise_device=recipe.noise_device,
+        )
+    assert isinstance(recipe.sampler, SamplerConfig)
+    return sample_seeds(
+        loaded.denoiser,
+        seeds,
+        loaded.image_shape,
+        config=recipe.sampler,
+        num_classes=loaded.num_classes,
+        class_index=recipe.class_index,
+        noise_device=recipe.noise_device,
+        device=device,
+    )
+
+
+def _labels(recipe: SamplesRecipe, seeds: list[int], loaded: Loaded | Pipeline) -> Values:
     """The class of each sample, (B,) int64."""
     if recipe.class_index is not None:
         return np.full(len(seeds), recipe.class_index, np.int64)
-    noise = SeedNoise(seeds, loaded.image_shape, device=recipe.noise_device)
+    shape = loaded.noise_shape if isinstance(loaded, Pipeline) else loaded.image_shape
+    noise = SeedNoise(seeds, shape, device=recipe.noise_device)
     noise.latents()
     return noise.class_labels(loaded.num_classes).argmax(1).cpu().numpy()
 

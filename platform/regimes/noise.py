@@ -95,6 +95,11 @@ class SeedNoise:
         ]
         return torch.stack(draws)
 
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """The generator of every seed, as far as it is consumed: for solvers that draw by themselves."""
+        return list(self._generators)
+
     def latents(self) -> Tensor:
         """(B, C, H, W) float32, standard normal; the first draw of every seed."""
         return self._normal(torch.float32)

@@ -143,6 +143,21 @@ def sample_seeds(
     return torch.cat(batches) if batches else torch.empty((0, *image_shape), dtype=torch.float64)
 
 
+def seed_labels(noise: SeedNoise, num_classes: int, class_index: int | None) -> Tensor | None:
+    """Classes of a batch, of the second draw of every seed: (B, num_classes) float32 one-hot rows.
+
+    Args:
+        noise: after its latents.
+        num_classes: 0 for an unconditional model, which has None.
+        class_index: as of ``sample_seeds``.
+
+    Raises:
+        ConfigError: if ``class_index`` is not a class.
+    """
+    _check_class(class_index, num_classes)
+    return _labels(noise, num_classes, class_index)
+
+
 def _check_class(class_index: int | None, num_classes: int) -> None:
     if class_index is None:
         return

@@ -1,0 +1,1 @@
+"""Pretrained diffusers pipelines, sampled by schedulers that are chosen by name."""
