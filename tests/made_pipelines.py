@@ -58,6 +58,13 @@ def latent_pipeline(scheduler=None, **options) -> diffusers.LDMPipeline:
     return diffusers.LDMPipeline(vqvae=vqvae, unet=network, scheduler=scheduler)
 
 
+def config(part) -> dict:
+    """Configuration of a part of a pipeline, as ``save_pretrained`` writes it: without the list of what
+    was left to defaults, which would be the defaults of another class when that reads it."""
+    found = {k: v for k, v in part.config.items() if k != "_use_default_values"}
+    return found | {"_class_name": type(part).__name__}
+
+
 def save(pipeline, path: Path) -> Path:
     """The folder that ``save_pretrained`` writes."""
     pipeline.save_pretrained(path)

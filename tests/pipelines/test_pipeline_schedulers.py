@@ -5,6 +5,7 @@ from __future__ import annotations
 import diffusers
 import pytest
 import torch
+from made_pipelines import config
 
 from regimes.errors import ConfigError
 from regimes.pipelines.schedulers import (
@@ -15,15 +16,15 @@ from regimes.pipelines.schedulers import (
     own_scheduler,
 )
 
-LINEAR = dict(diffusers.DDPMScheduler().config)
+LINEAR = config(diffusers.DDPMScheduler())
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("num_steps", [1, 2, 8])
 def test_evaluations_are_the_time_steps_of_the_scheduler(name, num_steps):
-    config = SchedulerConfig(name=name, num_steps=num_steps)
-    assert len(make_scheduler(LINEAR, config, "cpu").timesteps) == config.num_evaluations
-    check_scheduler(LINEAR, config)
+    asked = SchedulerConfig(name=name, num_steps=num_steps)
+    assert len(make_scheduler(LINEAR, asked, "cpu").timesteps) == asked.num_evaluations
+    check_scheduler(LINEAR, asked)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

@@ -8,8 +8,9 @@
 **A seed determines its sample.** A seed owns one generator (``regimes.noise``), consumed in a fixed order:
 the initial noise, the class if the network knows classes, then the noise of every stochastic step, all
 float32. For an unconditional network that is the order of diffusers' own pipelines, so the seed s gives
-the image that these make of ``generator=[torch.Generator().manual_seed(s)]``. (LDMPipeline passes no
-generator on to its steps: that is so there for eta = 0 only.) Batches change a sample by rounding alone.
+the image that these make of ``generator=[torch.Generator().manual_seed(s)]``. (LDMPipeline
+passes no generator on to its steps, and scales the noise of euler and heun before it knows the steps: that
+is so there for eta = 0 of the others.) Batches change a sample by rounding alone.
 """
 
 from __future__ import annotations
