@@ -3,14 +3,16 @@
 python jobs/diverse.py --real cifar10.zip --generated samples/ --heldout cifar10-test.zip
 python jobs/diverse.py --real A --generated ddim/ plms/ dpm-solver/ unipc/ --rule calibrated pca-hull
 python jobs/diverse.py --real A --generated B --rule tsne-hull --descriptor squeezenet --output results
+python jobs/diverse.py --real A --model ldm-folder --schedulers ddim plms dpm-solver++ unipc --num-steps 8
 
-Sets are images that exist: sample them first, one set per sampler or solver, and compare them here.
+Sets are images that exist, or a diffusers pipeline that is sampled first, by one scheduler or several.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -34,7 +36,17 @@ from regimes.jobs.support.diverse import (
 )
 from regimes.jobs.support.diverse_cost import print_plan
 from regimes.jobs.support.diverse_maps import Maps
-from regimes.jobs.support.diverse_results import Diverse, DiverseResults
+from regimes.jobs.support.diverse_results import Diverse, DiverseResults, default_name
+from regimes.jobs.support.diverse_sampling import (
+    SampledSets,
+    make_samples,
+    print_sampling_plan,
+    result_name,
+    sample_recipes,
+    whereabouts,
+    with_samples,
+)
+from regimes.jobs.support.result_folder import options
 from regimes.storage.artifacts import Store
 from regimes.studies.diverse import DiverseStudy, find_diverse, num_steps
 
@@ -45,16 +57,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    experiment, choice, run = console.read_options(
+    given, asked, choice, run = console.read_options(
         argv,
-        [DiverseExperiment(), DEFAULT_DESCRIPTOR, RunOptions()],
+        [DiverseExperiment(), SampledSets(), DEFAULT_DESCRIPTOR, RunOptions()],
         job="diverse",
         about=__doc__ or "",
     )
-    sets = OpenDiverseSets(experiment)
     store = Store(run.output)
+    recipes = sample_recipes(store, asked, keep=not run.dry_run)
+    experiment = with_samples(given, store, recipes)
+    if recipes:
+        # What can be refused is refused before anything is sampled.
+        DiverseFeatures(store, given, choice, OpenDiverseSets(given, complete=False))
+        if not run.dry_run:
+            make_samples(store, asked, recipes, run)
+        elif store.missing(recipes.values()):
+            print_sampling_plan(asked)
+            return 0
+        run = replace(run, name=run.name or result_name(asked, default_name(experiment, choice)))
+    sets = OpenDiverseSets(experiment)
     plan = DiverseFeatures(store, experiment, choice, sets)
-    results = DiverseResults(run, experiment, choice, plan.network, sets.fingerprints)
+    command = [*options(DiverseExperiment(), given), *options(SampledSets(), asked)]
+    results = DiverseResults(run, experiment, choice, plan.network, sets.fingerprints, command)
     sets.warn()
     if run.dry_run:
         print_plan(plan, results)
@@ -69,7 +93,7 @@ def _main(argv: Sequence[str] | None) -> int:
         print("complete: nothing to compute")
     else:
         _describe(plan, run)
-        results.write(_select(plan, run))
+        results.write(_select(plan, run, whereabouts(asked, recipes)))
     results.print_summary()
     return 0
 
@@ -85,8 +109,8 @@ def _describe(plan: DiverseFeatures, run: RunOptions) -> None:
         runtime.close()
 
 
-def _select(plan: DiverseFeatures, run: RunOptions) -> Diverse:
-    """Apply every rule to every set."""
+def _select(plan: DiverseFeatures, run: RunOptions, where: dict[str, str]) -> Diverse:
+    """Apply every rule to every set; ``where`` says of sets what they were sampled from."""
     unit, raw = plan.read()
     rows = unit_label(unit)
     missing, read = left_out(plan, rows), image_reader(plan, rows)
@@ -110,7 +134,10 @@ def _select(plan: DiverseFeatures, run: RunOptions) -> Diverse:
         study=study,
         rows=rows,
         read=read,
-        lines=set_lines(plan, rows, read),
+        lines=[
+            replace(line, where=where.get(line.name, line.where))
+            for line in set_lines(plan, rows, read)
+        ],
         descriptor=plan.words,
         fitted=plan.fitted,
         raw=plan.raw,

@@ -9,13 +9,11 @@ python jobs/generate.py --model empirical:cifar10.zip --max-images 64 --output c
 from __future__ import annotations
 
 import sys
-import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-import torch
 import tyro
 
 from regimes.denoisers.compute import Compute
@@ -31,14 +29,13 @@ from regimes.jobs.support.exports import (
     is_exported,
 )
 from regimes.jobs.support.sampling import choose_sampler, sample_all
-from regimes.pipelines.sampling import Pipeline
+from regimes.jobs.support.sampling_cost import sampling_cost
 from regimes.pipelines.schedulers import SchedulerName
 from regimes.samplers.edm import SamplerConfig
 from regimes.storage.artifacts import Artifact, Store, to_json
-from regimes.storage.denoisers import Loaded
 from regimes.storage.filesystem import Location
 from regimes.storage.model_specs import import_model
-from regimes.storage.samples import SamplesRecipe, load_model
+from regimes.storage.samples import SamplesRecipe
 from regimes.storage.seeds import Seeds
 
 CONFIG = "config.json"
@@ -171,51 +168,16 @@ def _print_plan(generation: Generation, to: Destination) -> None:
     store = Store(f"memory://{uuid.uuid4().hex}")
     try:
         recipe = _recipe(store, generation)
-        loaded = load_model(store, recipe)
+        cost = sampling_cost(store, recipe)
     finally:
         store.root.remove()
+    channels, height, width = cost.image_shape
     count, evaluations = len(recipe.seeds), recipe.sampler.num_evaluations
-    channels, height, width = loaded.image_shape
-    seconds = _seconds_per_evaluation(loaded) * evaluations * count
-    print(f"model     {recipe.denoiser.label}, {_parameters(loaded)}")
+    print(f"model     {recipe.denoiser.label}, {cost.about}")
     print(f"samples   {count} images {width}x{height}x{channels}, {evaluations} evaluations each")
-    print(f"time      {duration(seconds)} on one thread of this machine")
-    size = channels * height * width * (9 if recipe.keep_float else 1)
-    print(f"storage   {2 * size * count / 1e6:.1f} MB at most")
+    print(f"time      {duration(cost.seconds)} on one thread of this machine")
+    print(f"storage   {cost.num_bytes / 1e6:.1f} MB at most")
     print(f"output    {Location(to.output).uri} as {to.format}")
-
-
-def _parameters(loaded: Loaded | Pipeline) -> str:
-    network = loaded.denoiser if isinstance(loaded, Loaded) else loaded
-    if not isinstance(network, torch.nn.Module):
-        return "known in closed form"
-    return f"{sum(p.numel() for p in network.parameters()):,} parameters"
-
-
-def _seconds_per_evaluation(loaded: Loaded | Pipeline, batch: int = 4) -> float:
-    """Of one image, from one timed call."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    call = _evaluation(loaded, batch)
-    try:
-        with torch.inference_mode():
-            call()
-            started = time.perf_counter()
-            call()
-        return (time.perf_counter() - started) / batch
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _evaluation(loaded: Loaded | Pipeline, batch: int) -> Callable[[], object]:
-    """One call of the network; a pipeline's decoder, which is called once per image, is left out."""
-    labels = torch.zeros(batch, loaded.num_classes) if loaded.num_classes else None
-    if isinstance(loaded, Loaded):
-        x, sigma = torch.zeros(batch, *loaded.image_shape), torch.tensor(1.0)
-        return lambda: loaded.denoiser(x, sigma, labels)
-    x, network = torch.zeros(batch, *loaded.noise_shape), loaded.network
-    extra = {} if labels is None else {"class_labels": labels.argmax(1)}
-    return lambda: network(x, torch.tensor(1), **extra)
 
 
 if __name__ == "__main__":

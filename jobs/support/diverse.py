@@ -45,12 +45,13 @@ class DiverseExperiment:
     """Real images, all that the model was trained on among them: a folder, .zip, .npy, .npz, .parquet,
     CIFAR-10's archive, a Hugging Face dataset on disk, or the folder of a samples or images artifact."""
     generated: tuple[str, ...] = ()
-    """One set of samples or several, of the same kinds, each judged by every rule."""
+    """One set of samples or several, of the same kinds, each judged by every rule. May be left out if
+    --model makes some."""
     heldout: str | None = None
     """Real images that are not among --real: they calibrate, and are judged as a control. Without them
     real images are calibrated against one another, which duplicates among them disturb."""
     names: tuple[str, ...] = ()
-    """Names of the sets of samples; by default the last parts of their paths."""
+    """Names of the sets of --generated; by default the last parts of their paths."""
     rule: tuple[Rule, ...] = ("calibrated",)
     """calibrated, knn, pca-hull, tsne-hull: one or several. Images are kept of the first."""
     quantile: float = 0.95
@@ -155,12 +156,18 @@ class OpenDiverseSets:
 
     Args:
         experiment: which.
+        complete: whether no sets of samples come on top, so that one is needed here.
 
     Raises:
         ConfigError, BadSource: if one is missing, of no known kind, or too small for the rules.
     """
 
-    def __init__(self, experiment: DiverseExperiment) -> None:
+    def __init__(self, experiment: DiverseExperiment, *, complete: bool = True) -> None:
+        if complete and not experiment.generated:
+            raise ConfigError(
+                "--generated: expected one set of images or more, or --model and --schedulers, got "
+                "nothing"
+            )
         self.specs = _specs(experiment)
         self.sources: dict[str, ImageSource] = {
             name: open_images(spec) for name, spec in self.specs.items()
@@ -237,9 +244,8 @@ def shown(key: str) -> str:
 def _specs(experiment: DiverseExperiment) -> dict[str, str]:
     if experiment.real is None:
         raise ConfigError("--real: expected a folder or a file of images, got nothing")
-    if not experiment.generated:
-        raise ConfigError("--generated: expected one set of images or more, got nothing")
-    names = set_names(experiment.generated, experiment.names)
+    given = experiment.generated
+    names = set_names(given, experiment.names) if given else ()
     for name in names:
         if name == CONTROL or "/" in name:
             raise ConfigError(f"--names: {name!r} cannot name a set of samples; choose another")

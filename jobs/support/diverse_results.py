@@ -92,7 +92,7 @@ class Diverse:
 
 
 class DiverseResults(ResultFolder):
-    """``<output>/diverse/<name>/``."""
+    """``<output>/diverse/<name>/``; ``command`` are the options that its sets were given by."""
 
     def __init__(
         self,
@@ -101,8 +101,9 @@ class DiverseResults(ResultFolder):
         choice: DescriptorOptions,
         network: NetworkConfig | None,
         fingerprints: dict[str, str],
+        command: Sequence[str],
     ) -> None:
-        self.experiment, self.choice = experiment, choice
+        self.experiment, self.choice, self.command = experiment, choice, command
         recipe = DiverseRecipe(
             experiment=experiment,
             descriptor=choice.descriptor,
@@ -136,8 +137,7 @@ class DiverseResults(ResultFolder):
     def _report(
         self, found: Diverse, drawn: Drawn, config: str, folders: dict[str, str]
     ) -> DiverseReport:
-        changed = options(DiverseExperiment(), self.experiment)
-        changed += options(DEFAULT_DESCRIPTOR, self.choice)
+        changed = [*self.command, *options(DEFAULT_DESCRIPTOR, self.choice)]
         kept = [(f"images of {n}", f) for n, f in folders.items() if len(found.chosen(n))]
         return DiverseReport(
             title=f"Diverse samples: {', '.join(found.study.names)}",

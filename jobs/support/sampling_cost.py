@@ -1,0 +1,82 @@
+"""What sampling a model costs: from one timed call of its network, on one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from regimes.pipelines.sampling import Pipeline
+from regimes.storage.artifacts import Store
+from regimes.storage.denoisers import Loaded
+from regimes.storage.samples import SamplesRecipe, load_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingCost:
+    """The cost of all samples of a recipe."""
+
+    about: str
+    """The model's size, in words."""
+    image_shape: tuple[int, int, int]
+    """(C, H, W) of one sample."""
+    seconds: float
+    """On one thread of this machine."""
+    num_bytes: int
+    """At most: a shard, and an exported file of the same size."""
+
+
+def sampling_cost(store: Store, recipe: SamplesRecipe) -> SamplingCost:
+    """The cost of a recipe whose model is in the store; nothing is written."""
+    loaded, count = load_model(store, recipe), len(recipe.seeds)
+    channels, height, width = loaded.image_shape
+    size = channels * height * width * (9 if recipe.keep_float else 1)
+    return SamplingCost(
+        about=_parameters(loaded),
+        image_shape=loaded.image_shape,
+        seconds=_seconds_per_sample(loaded, recipe.sampler.num_evaluations) * count,
+        num_bytes=2 * size * count,
+    )
+
+
+def _parameters(loaded: Loaded | Pipeline) -> str:
+    model = loaded.denoiser if isinstance(loaded, Loaded) else loaded
+    if not isinstance(model, torch.nn.Module):
+        return "known in closed form"
+    return f"{sum(p.numel() for p in model.parameters()):,} parameters"
+
+
+def _seconds_per_sample(loaded: Loaded | Pipeline, evaluations: int, batch: int = 4) -> float:
+    if isinstance(loaded, Pipeline):
+        z = torch.zeros(batch, *loaded.noise_shape)
+        decoding = _seconds(lambda: loaded.decode(z)) if loaded.decoder is not None else 0.0
+    else:
+        decoding = 0.0
+    return (evaluations * _seconds(_evaluation(loaded, batch)) + decoding) / batch
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """Of the second call, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            call()
+            started = time.perf_counter()
+            call()
+        return time.perf_counter() - started
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _evaluation(loaded: Loaded | Pipeline, batch: int) -> Callable[[], object]:
+    """One call of the network."""
+    labels = torch.zeros(batch, loaded.num_classes) if loaded.num_classes else None
+    if isinstance(loaded, Loaded):
+        x, sigma = torch.zeros(batch, *loaded.image_shape), torch.tensor(1.0)
+        return lambda: loaded.denoiser(x, sigma, labels)
+    x, network = torch.zeros(batch, *loaded.noise_shape), loaded.network
+    extra = {} if labels is None else {"class_labels": labels.argmax(1)}
+    return lambda: network(x, torch.tensor(1), **extra)
