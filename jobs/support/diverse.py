@@ -163,12 +163,7 @@ class OpenDiverseSets:
     """
 
     def __init__(self, experiment: DiverseExperiment, *, complete: bool = True) -> None:
-        if complete and not experiment.generated:
-            raise ConfigError(
-                "--generated: expected one set of images or more, or --model and --schedulers, got "
-                "nothing"
-            )
-        self.specs = _specs(experiment)
+        self.specs = _specs(experiment, complete)
         self.sources: dict[str, ImageSource] = {
             name: open_images(spec) for name, spec in self.specs.items()
         }
@@ -241,10 +236,14 @@ def shown(key: str) -> str:
     return key.partition("/")[2] or key
 
 
-def _specs(experiment: DiverseExperiment) -> dict[str, str]:
+def _specs(experiment: DiverseExperiment, complete: bool) -> dict[str, str]:
     if experiment.real is None:
         raise ConfigError("--real: expected a folder or a file of images, got nothing")
     given = experiment.generated
+    if complete and not given:
+        raise ConfigError(
+            "--generated: expected one set of images or more, or --model and --schedulers, got nothing"
+        )
     names = set_names(given, experiment.names) if given else ()
     for name in names:
         if name == CONTROL or "/" in name:
