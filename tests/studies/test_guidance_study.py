@@ -141,3 +141,11 @@ def test_report_has_a_row_per_cell_with_everything_beside_the_count(rng):
         assert part in guided, part
     assert "Model &lt;b&gt;." in text
     assert "60 groups per cell" in text
+
+
+def test_a_marginal_that_few_samples_cannot_settle_is_not_called_unmoved(rng):
+    base, moved = independent(rng)[:4], independent(rng)[:4]
+    base[:] = np.tile(np.arange(K), (4, 1))
+    moved[:] = [[0, 0, 1, 2, 3]] * 2 + [[0, 1, 2, 3, 4]] * 2
+    found = study({key(0): cell(base), key(1): cell(moved)})
+    assert "may move (too few samples to tell) the shares of modes" in answer(found)[2]

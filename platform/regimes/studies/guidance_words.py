@@ -82,11 +82,11 @@ def _marginal_words(study: GuidanceStudy, found: CellFinding) -> str:
     base = study.baseline(found.key)
     moved, before = found.scores.total_variation, base.scores.total_variation
     chance = found.scores.total_variation_null
-    word = (
-        "moves the shares of modes away from the data"
-        if moved > max(before, 2 * chance) + 0.01
-        else ("leaves the shares of modes no farther from the data than they were")
-    )
+    word = "leaves the shares of modes no farther from the data than they were"
+    if moved > before + 0.01:
+        surely = moved > 2 * chance
+        word = "moves" if surely else "may move (too few samples to tell)"
+        word += " the shares of modes away from the data"
     return (
         f"Guidance {word}: total variation {moved:.3f}, without guidance {before:.3f}; as many "
         f"independent draws would show {chance:.3f}."
