@@ -161,10 +161,11 @@ def _loopback_environment() -> dict[str, str]:
 
 def _join(address: str) -> None:
     """Join the cluster that RAY_ADDRESS names."""
+    os.environ.update(_quiet_environment())
     import ray
 
     try:
-        ray.init(address=address, log_to_driver=False)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ValueError, ConnectionError) as error:
         raise ConfigError(
             f"RAY_ADDRESS={address}: no Ray cluster can be joined there "

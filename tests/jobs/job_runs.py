@@ -1,8 +1,11 @@
-"""Running the job as a user does: in a process of its own, on a small grid."""
+"""Running jobs: in this process on a Ray that tests share, or as a user does, in one of their own."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
+import io
 import os
 import re
 import subprocess
@@ -12,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from shared_ray import joined
 
 ROOT = Path(__file__).parents[2]
 STARTED: list[subprocess.Popen[str]] = []
@@ -46,23 +50,22 @@ def start_job(
     return process
 
 
-def run(
-    output: Path | str,
-    *options: str,
-    expect: int = 0,
-    cwd: Path = ROOT,
-    env: dict[str, str] | None = None,
-) -> str:
-    """Run the memorization job to its end; returns what it printed."""
-    return finish(start(output, *options, cwd=cwd, env=env), expect)
+def run(output: Path | str, *options: str, expect: int = 0) -> str:
+    """Run the memorization job to its end in this process; returns what it printed."""
+    return run_job("memorization", *SMALL, "--output", str(output), *options, expect=expect)
 
 
 def run_job(job: str, *options: str, expect: int = 0) -> str:
-    """Run any job to its end; returns what it printed."""
-    return finish(start_job(job, *options), expect)
+    """Run any job to its end in this process, on the shared Ray; returns what it printed."""
+    main = importlib.import_module(f"regimes.jobs.{job}").main
+    said = io.StringIO()
+    with joined(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = main(list(options))
+    assert status == expect, said.getvalue()
+    return said.getvalue()
 
 
-def finish(process: subprocess.Popen[str], expect: int) -> str:
+def finish(process: subprocess.Popen[str], expect: int = 0) -> str:
     """Wait for a job to end with this exit status; returns what it printed."""
     text, _ = process.communicate(timeout=600)
     assert process.returncode == expect, text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from job_runs import run
+from job_runs import finish, start
 from PIL import Image
 
 from regimes.jobs import memorization
@@ -159,7 +159,7 @@ def test_bad_input_is_one_line_that_names_the_thing_and_the_remedy(
 
 
 def test_a_ray_address_that_leads_nowhere_is_named(tmp_path: Path) -> None:
-    text = run(tmp_path / "out", expect=1, env={"RAY_ADDRESS": "nonsense"})
+    text = finish(start(tmp_path / "out", env={"RAY_ADDRESS": "nonsense"}), expect=1)
     (error,) = [line for line in text.splitlines() if line.startswith("error: ")]
     assert "RAY_ADDRESS=nonsense" in error
     assert "unset it" in error
@@ -169,13 +169,5 @@ def test_a_ray_address_that_leads_nowhere_is_named(tmp_path: Path) -> None:
 def test_a_long_folder_for_temporary_files_does_no_harm(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 12)
     folder.mkdir()
-    run(
-        tmp_path / "out",
-        "--sizes",
-        "8",
-        "--widths",
-        "16",
-        "--steps",
-        "20",
-        env={"TMPDIR": str(folder)},
-    )
+    few = ("--sizes", "8", "--widths", "16", "--steps", "20")
+    finish(start(tmp_path / "out", *few, env={"TMPDIR": str(folder)}))

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from job_runs import artifact_bytes, counts, run, shards
+from job_runs import artifact_bytes, counts, finish, run, shards, start
 
 from regimes.jobs import memorization
+from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.results import Results
 from regimes.storage.samples import SamplesRecipe
@@ -27,7 +28,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     The output is given relative to a working directory that is not the checkout.
     """
     here = tmp_path_factory.mktemp("some where ü")
-    return here / "out put", run("out put", cwd=here)
+    return here / "out put", finish(start("out put", cwd=here))
 
 
 def results(output: Path) -> Path:
@@ -147,7 +148,8 @@ def test_no_resume_replaces_results_of_another_configuration(
 def test_results_of_an_older_step_are_not_taken_for_complete(
     finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid, _ = memorization._plan(memorization.PRESETS["digits-smoke"])
+    chosen = ChosenDescriptor.find(DEFAULT_DESCRIPTOR)
+    grid, _ = memorization._plan(memorization.PRESETS["digits-smoke"], chosen)
     options = RunOptions(output=str(finished[0]))
     preset = memorization.PRESETS["digits-smoke"]
     assert Results(options, "digits-smoke", preset, grid).is_complete()

@@ -65,10 +65,10 @@ def _grid(maps: Tensor, size: int) -> Tensor:
     """Where to read for every half pixel of the output and its margin, in units of grid_sample."""
     num = 2 * size - 1 + 2 * _MARGIN
     at = (torch.arange(num, device=maps.device, dtype=maps.dtype) - (num - 1) / 2) / 2
-    y, x = torch.meshgrid(at, at, indexing="ij")
-    places = torch.stack([x, y, torch.ones_like(x)], dim=-1)  # (num, num, 3)
-    read = torch.einsum("bij,yxj->byxi", maps, places)
-    return read * (2 / (size - 1))
+    x, y = at, at[:, None, None]  # along the columns, along the rows
+    # Sums of products, element by element: a matrix product rounds differently in another batch.
+    a, b, c = (column[:, None, None, :] for column in maps.unbind(dim=2))
+    return (a * x[:, None] + b * y + c) * (2 / (size - 1))
 
 
 @functools.lru_cache(maxsize=8)
