@@ -4,7 +4,7 @@ Points (seeds, or couples of an image and a seed) are cut into fixed blocks, the
 are kept, not ranks: another rank rule needs no new Jacobian. A shard has one row per point:
 
     values     (T, R) float64, singular values at T levels, NaN where fewer were found
-    rest       (T, 2), energy of the values not found, and its standard error
+    rest       (T, 3), energy of the values not found, its standard error, and that of the values found
     sigma      (T), the noise levels
     outputs    (T, V, C, H, W) float32, leading left singular vectors
     denoised   (T, C, H, W) float32, D(x; sigma)
@@ -88,7 +88,7 @@ class JacobianRecipe(Recipe):
     """Which denoiser, at which points, and how its singular values are found."""
 
     kind: ClassVar[str] = "jacobian"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     denoiser: DenoiserRecipe
     points: TrajectoryPoints | ImagePoints
@@ -142,6 +142,32 @@ def choose_images(store: Store, points: ImagePoints) -> ChosenImages:
     return ChosenImages(images[chosen], labels)
 
 
+def check_points(recipe: JacobianRecipe, loaded: Loaded, chosen: ChosenImages | None) -> None:
+    """Refuse a class or images that do not fit the model; a job asks before it starts workers.
+
+    Raises:
+        ConfigError: if the images have another shape, or the model lacks a class, or is not told one.
+    """
+    index, count, label = recipe.class_index, loaded.num_classes, recipe.denoiser.label
+    if index is not None and not count:
+        raise ConfigError(f"--class: {label} is unconditional; leave it out")
+    if index is not None and not 0 <= index < count:
+        raise ConfigError(f"--class: expected 0 to {count - 1}, got {index}")
+    if chosen is None:
+        return
+    height, width, channels = chosen.images.shape[1:]
+    if (channels, height, width) != tuple(loaded.image_shape):
+        raise ConfigError(
+            f"--source: images of shape {(channels, height, width)}, but the model's are "
+            f"{loaded.image_shape}; pass --image-size or --channels to convert them"
+        )
+    own = chosen.labels
+    if count and index is None and (own is None or not ((own >= 0) & (own < count)).all()):
+        raise ConfigError(
+            f"{label}: the model has {count} classes and the images do not say theirs; pass --class"
+        )
+
+
 def measure_unit(
     store: Store,
     recipe: JacobianRecipe,
@@ -165,9 +191,8 @@ def measure_unit(
         ConfigError: if the images do not fit the model, or it lacks a class.
         NotFiniteSamples: if a Jacobian is not finite.
     """
+    check_points(recipe, loaded, chosen)
     ids = recipe.unit_ids(unit)
-    if recipe.class_index is not None and not loaded.num_classes:
-        raise ConfigError(f"--class: {recipe.denoiser.label} is unconditional; leave it out")
     if isinstance(recipe.points, TrajectoryPoints):
         levels, x, labels = _trajectories(recipe, recipe.points, ids, loaded, device)
     else:
@@ -202,8 +227,7 @@ def _trajectories(
     labels = None
     if loaded.num_classes:
         drawn = noise.class_labels(loaded.num_classes)
-        labels = _one_hot(recipe, drawn.argmax(1).numpy(), len(ids), drawn.shape[1])
-        labels = labels.to(device)
+        labels = _one_hot(recipe, drawn.argmax(1).numpy(), drawn.shape[1]).to(device)
     levels, x = trajectory(loaded.denoiser, latents, config=points.sampler, class_labels=labels)
     return levels, x, labels
 
@@ -220,34 +244,19 @@ def _at_images(
     keys = [(int(i), int(seed)) for i, seed in (name.split("+") for name in ids)]
     index = [i for i, _ in keys]
     y = to_float(chosen.images[index]).double()
-    if tuple(y.shape[1:]) != loaded.image_shape:
-        raise ConfigError(
-            f"--source: images of shape {tuple(y.shape[1:])}, but the model's are "
-            f"{loaded.image_shape}; pass --image-size or --channels to convert them"
-        )
     levels = known_levels(loaded.denoiser, points.sigmas)
     n = noise_of([(str(i), seed) for i, seed in keys], loaded.image_shape)
     labels = None
     if loaded.num_classes:
-        own = None if chosen.labels is None else chosen.labels[index]
-        labels = _one_hot(recipe, own, len(ids), loaded.num_classes).to(device)
+        own = np.zeros(len(ids), np.int64) if chosen.labels is None else chosen.labels[index]
+        labels = _one_hot(recipe, own, loaded.num_classes).to(device)
     return levels, torch.stack([y + sigma * n for sigma in levels]), labels
 
 
-def _one_hot(
-    recipe: JacobianRecipe, own: npt.NDArray[np.int64] | None, count: int, num_classes: int
-) -> Tensor:
-    """(P, L) of the class asked for, or of each point's own."""
-    if recipe.class_index is not None:
-        if not 0 <= recipe.class_index < num_classes:
-            raise ConfigError(f"--class: expected 0 to {num_classes - 1}, got {recipe.class_index}")
-        own = np.full(count, recipe.class_index)
-    if own is None or (own >= num_classes).any():
-        raise ConfigError(
-            f"{recipe.denoiser.label}: the model has {num_classes} classes and the images do not say "
-            "theirs; pass --class"
-        )
-    return torch.eye(num_classes)[torch.from_numpy(np.asarray(own, np.int64))]
+def _one_hot(recipe: JacobianRecipe, own: npt.NDArray[np.int64], num_classes: int) -> Tensor:
+    """(P, L) of the class asked for, or of each point's own (P,)."""
+    asked = own if recipe.class_index is None else np.full(len(own), recipe.class_index)
+    return torch.eye(num_classes)[torch.from_numpy(asked.astype(np.int64))]
 
 
 def _columns(
@@ -261,11 +270,11 @@ def _columns(
     points = len(ids)
     longest = max(len(s.values) for f in found for s in f.spectra)
     values = np.full((points, len(found), longest), np.nan)
-    rest = np.zeros((points, len(found), 2))
+    rest = np.zeros((points, len(found), 3))
     for t, decomposition in enumerate(found):
         for p, spectrum in enumerate(decomposition.spectra):
             values[p, t, : len(spectrum.values)] = spectrum.values
-            rest[p, t] = spectrum.rest, spectrum.rest_error
+            rest[p, t] = spectrum.rest, spectrum.rest_error, spectrum.value_error
     outputs = torch.stack([f.outputs for f in found], 1).float().cpu()
     return {
         "values": values,
@@ -312,7 +321,8 @@ def _padded_rows(store: Store, recipe: JacobianRecipe) -> list[Floats]:
 
 def _spectrum(values: Floats, rest: Floats, size: int) -> Spectrum:
     kept = values[~np.isnan(values)]
-    return Spectrum(values=kept, size=size, rest=float(rest[0]), rest_error=float(rest[1]))
+    energy, error, value_error = rest.tolist()
+    return Spectrum(values=kept, size=size, rest=energy, rest_error=error, value_error=value_error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class Spectrum:
     """Energy of those not listed; an estimate."""
     rest_error: float = 0.0
     """Its standard error."""
+    value_error: float = 0.0
+    """By how much the listed values that hold the energy may be too small."""
 
     def __post_init__(self) -> None:
         """Refuse what is not a spectrum."""
@@ -88,9 +90,10 @@ def numerical_rank(spectrum: Spectrum, rule: Rule) -> Rank:
         rule: see the module's docstring.
 
     Returns:
-        The rank, in [0, n]. Bounds cover the unlisted energy (two standard errors) and, for the
-        effective rank, everything that may be its shape: from one value to all equal. An energy rank
-        that the listed values do not reach is their number, with n as its upper bound.
+        The rank, in [0, n]. Bounds cover the unlisted energy (two standard errors) and what it may be:
+        for the energy rank, as much of it as fits may belong to the leading values, since those found
+        by projection are never too large; for the effective rank, from one value to all equal. An
+        energy rank that the listed values do not reach is their number, with n as its upper bound.
     """
     if spectrum.values[0] <= NOTHING:
         return Rank(0.0, 0.0, 0.0)
@@ -100,13 +103,15 @@ def numerical_rank(spectrum: Spectrum, rule: Rule) -> Rank:
 def _energy(spectrum: Spectrum) -> Rank:
     held = (spectrum.values**2).cumsum()
 
-    def reached(rest: float) -> int | None:
-        above = np.sqrt(held) > ROOT_ENERGY * math.sqrt(held[-1] + rest)
+    def reached(rest: float, leading: float = 0.0) -> int | None:
+        above = np.sqrt(held + leading) > ROOT_ENERGY * math.sqrt(held[-1] + rest)
         return int(above.argmax()) + 1 if above.any() else None
 
-    ranks = [reached(rest) for rest in _rests(spectrum)]
-    value, low = (len(held) if r is None else r for r in ranks[:2])
-    return Rank(value, low, spectrum.size if ranks[2] is None else ranks[2])
+    rest, _, most = _rests(spectrum)
+    value, high = reached(rest), reached(most)
+    low = reached(most, most)  # no r values of J hold more than those found and all that is missed
+    assert low is not None
+    return Rank(len(held) if value is None else value, low, spectrum.size if high is None else high)
 
 
 def _stable(spectrum: Spectrum) -> Rank:
