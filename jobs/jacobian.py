@@ -37,6 +37,7 @@ from regimes.storage.images import ImagesRecipe, decode_source, ingest
 from regimes.storage.jacobian import (
     ImagePoints,
     JacobianRecipe,
+    check_points,
     choose_images,
     read_pictures,
     read_spectra,
@@ -75,7 +76,7 @@ def _main(argv: Sequence[str] | None) -> int:
         print("complete: nothing to compute")
     else:
         _ingest(store, source, images)
-        _linearise(store, work, run)
+        _linearise(store, work, {name: loaded for name, _, loaded in models}, run)
         results.write(_rank(store, experiment, work, images))
     results.print_summary()
     return 0
@@ -90,14 +91,21 @@ def _ingest(store: Store, source: ImageSource | None, images: ImagesRecipe | Non
         stage.done(f"{len(decoded.ids)} images of {source.name} read")
 
 
-def _linearise(store: Store, work: Mapping[str, JacobianRecipe], run: RunOptions) -> None:
+def _linearise(
+    store: Store,
+    work: Mapping[str, JacobianRecipe],
+    models: Mapping[str, Loaded],
+    run: RunOptions,
+) -> None:
     """Measure what is missing; the same points serve all models."""
     waiting = store.missing(work.values())
+    points = next(iter(work.values())).points
+    chosen = choose_images(store, points) if waiting and isinstance(points, ImagePoints) else None
+    for name, recipe in work.items():
+        check_points(recipe, models[name], chosen)
     units = sum(len(split_work(store, recipe)[1]) for recipe in waiting)
     with Stage("linearise", units, "unit") as stage:
         if waiting:
-            points = waiting[0].points
-            chosen = choose_images(store, points) if isinstance(points, ImagePoints) else None
             options = ReplicaOptions(
                 count=run.replicas, device=run.device, gpus_each=run.gpus_per_replica
             )
@@ -144,6 +152,7 @@ def _print_plan(
     print(f"points    {experiment.points}")
     total = 0.0
     for name, _, loaded in models:
+        check_points(work[name], loaded, None)
         points = work[name].points
         levels = len(points.sigmas) if isinstance(points, ImagePoints) else points.sampler.num_steps
         each, method = _seconds_per_point(loaded, experiment)
@@ -171,7 +180,7 @@ def _seconds_per_point(loaded: Loaded, experiment: JacobianExperiment) -> tuple[
     local.pull(units)
     each = (time.perf_counter() - started) / count
     if not config.is_full(n, local.value.element_size()):
-        return each * (2 * config.power + 3) * config.width, f"at least {config.width} directions"
+        return each * (3 * config.power + 2) * config.width, f"at least {config.width} directions"
     side = min(n, 256)
     square = torch.randn(side, side, dtype=local.value.dtype)
     started = time.perf_counter()

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import numpy as np
+import numpy.typing as npt
+import torch
 import tyro
 
-from regimes.denoisers.closed_form import WienerDenoiser
 from regimes.errors import ConfigError
-from regimes.images.pixels import to_float
+from regimes.images.pixels import Images, to_float
 from regimes.images.sources import ImageSource, open_source
 from regimes.jacobians.ranks import Rule, Spectrum
 from regimes.jacobians.spectra import SpectrumConfig
+from regimes.jobs.support.sample_sets import set_names
 from regimes.samplers.config import SampledDenoiser
 from regimes.samplers.edm import SamplerConfig
 from regimes.storage.artifacts import Store
@@ -27,7 +30,8 @@ FLAT = tyro.conf.arg(name="")
 PUBLISHED_SIGMAS = (100, 50, 25, 12.5, 8.3, 3.3, 1.1, 0.6, 0.1, 0.02, 0.008, 0.002)
 """Noise levels of the published figure, 1 / sigma from 0.01 to 500."""
 LARGEST_REFERENCE = 4096
-"""Values per image, and images, up to which the linear denoiser is drawn beside."""
+"""Values per image up to which the linear denoiser is drawn beside."""
+_CHUNK = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,14 +126,17 @@ def import_models(
 ) -> list[tuple[str, DenoiserRecipe, Loaded]]:
     """Bring the models into the store and load each once, to know what it takes.
 
+    Returns:
+        (name, recipe, denoiser) of each; names are the last parts of paths that tell them apart.
+
     Raises:
         ConfigError: if they are for images of different shapes.
     """
     found = []
-    for spec in experiment.model:
+    for name, spec in zip(set_names(experiment.model, ()), experiment.model, strict=True):
         closed = spec.startswith(CLOSED_FORMS)
         recipe = import_model(store, spec, max_images=experiment.max_images if closed else None)
-        found.append((spec, recipe, load_denoiser(store, recipe)))
+        found.append((name, recipe, load_denoiser(store, recipe)))
     shapes = {loaded.image_shape for _, _, loaded in found}
     if len(shapes) > 1:
         raise ConfigError(f"--model: expected models of one image size, got {sorted(shapes)}")
@@ -147,7 +154,7 @@ def recipes(
 ) -> dict[str, JacobianRecipe]:
     """What is to be measured, by model."""
     made = {}
-    for spec, recipe, loaded in models:
+    for name, recipe, loaded in models:
         points: TrajectoryPoints | ImagePoints
         if images is None:
             points = TrajectoryPoints(seeds=experiment.chosen_seeds, sampler=experiment.sampler)
@@ -158,7 +165,7 @@ def recipes(
                 seeds=experiment.chosen_seeds,
                 sigmas=experiment.sigmas or _known(loaded.denoiser),
             )
-        made[spec] = JacobianRecipe(
+        made[name] = JacobianRecipe(
             denoiser=recipe,
             points=points,
             spectrum=experiment.spectrum,
@@ -178,7 +185,8 @@ def linear_reference(
 ) -> Mapping[float, Spectrum]:
     """Spectra of the linear denoiser of the source's images, known in closed form.
 
-    Empty without a source, and where images are too large or too few to say anything.
+    Empty without a source, and where images are too large or too few to say anything. Cost: O(N n^2)
+    for N images of n values, and n^3.
     """
     if images is None:
         return {}
@@ -186,10 +194,21 @@ def linear_reference(
     n = y[0].size
     if n > LARGEST_REFERENCE or len(y) < n:
         return {}
-    variances = WienerDenoiser(to_float(y[:LARGEST_REFERENCE])).variances.numpy()
-    return {
-        float(s): Spectrum(values=(variances / (variances + s**2)).clip(0), size=n) for s in sigmas
-    }
+    variances = _variances(y)
+    return {float(s): Spectrum(values=variances / (variances + s**2), size=n) for s in sigmas}
+
+
+def _variances(y: Images) -> npt.NDArray[np.float64]:
+    """Eigenvalues of the covariance of all images (N, H, W, C), decreasing; a chunk at a time."""
+    n, middle = y[0].size, to_float(y[:_CHUNK]).double().flatten(1).mean(0)
+    first, second = torch.zeros(n).double(), torch.zeros(n, n).double()
+    for start in range(0, len(y), _CHUNK):  # around the middle, so that little cancels
+        part = to_float(y[start : start + _CHUNK]).double().flatten(1) - middle
+        first += part.sum(0)
+        second += part.T @ part
+    mean = first / len(y)
+    covariance = second / len(y) - torch.outer(mean, mean)
+    return torch.linalg.eigvalsh(covariance).flip(0).clamp(min=0).numpy()
 
 
 def source_of(experiment: JacobianExperiment) -> ImageSource | None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from regimes.figures.jacobian import rank_curve, spectrum_curves, vector_sheet
+from regimes.figures.jacobian import rank_curve, rule_panels, spectrum_curves, vector_sheet
 from regimes.jacobians.spectra import SpectrumConfig
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.jacobian import JacobianExperiment
@@ -39,7 +39,7 @@ class JacobianResultsRecipe(Recipe):
     """What determines the results of a study."""
 
     kind: ClassVar[str] = "jacobian-study"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     experiment: JacobianExperiment
     spectra: tuple[str, ...]
@@ -95,7 +95,7 @@ class JacobianResults(ResultFolder):
         """Rank by noise level and the answer, on the console."""
         scores = json.loads(self.read(SCORES))
         print()
-        for row in scores["scores"]:
+        for row in (r for r in scores["scores"] if r["rule"] == scores["rule"]):
             interval = "" if row["low"] == "nan" else f" [{row['low']:.4f}, {row['high']:.4f}]"
             print(
                 f"sigma {row['sigma']:<9.4g}{scores['rule']} rank {row['rank']:>7.1f}   "
@@ -128,11 +128,13 @@ def _method(model: ModelSpectra) -> str:
     if all(s.is_full for s in found):
         return "all singular values"
     least, most = min(len(s.values) for s in found), max(len(s.values) for s in found)
-    error = max(s.rest_error / s.energy for s in found if s.energy > 0)
+    some = [s for s in found if s.energy > 0]
+    error = max((s.rest_error / s.energy for s in some), default=0.0)
+    each = max((s.value_error / s.values[0] for s in some), default=0.0)
     count = f"{most}" if least == most else f"{least} to {most}"
     return (
-        f"randomised, {count} singular values; the energy of the others is known within "
-        f"{100 * error:.2g}% of all (standard error)"
+        f"randomised, {count} singular values, exact to {each:.1g} of the largest; the energy of the "
+        f"others is known within {100 * error:.2g}% of all (standard error)"
     )
 
 
@@ -142,6 +144,11 @@ def _figures(found: Linearised) -> Iterator[tuple[str, str, Figure]]:
         "rank",
         "Rank over n against 1 / sigma: means with 95% intervals, and the points behind them.",
         rank_curve(found.study),
+    )
+    yield (
+        "rules",
+        "The same spectra counted by three rules; dotted, what returns its input.",
+        rule_panels(found.study),
     )
     yield (
         "spectra",
@@ -165,12 +172,12 @@ def _scores_json(study: JacobianStudy) -> str:
                 "name": study.reference_name,
                 "ratios": [{"sigma": s, "ratio": r} for s, r in study.reference],
             },
-            "scores": [row.record() for row in study.every_row],
+            "scores": [row.record() for row in study.table],
         }
     )
 
 
 def _scores_parquet(study: JacobianStudy) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([row.record() for row in study.every_row]), sink)
+    pq.write_table(pa.Table.from_pylist([row.record() for row in study.table]), sink)
     return bytes(sink.getvalue())

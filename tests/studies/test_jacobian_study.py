@@ -67,6 +67,20 @@ def test_rows_run_from_high_noise_to_low_and_the_answer_names_the_least():
     assert "fewest" not in short
 
 
+def test_every_rule_is_counted_and_the_chosen_one_comes_first():
+    found = study([model([[50, 5]], sigmas=(80.0, 0.5))], "stable")
+    assert list(found.by_rule) == ["stable", "energy", "effective"]
+    assert [row.rule for row in found.every_row] == ["stable"] * 2
+    assert [(row.rule, row.rank) for row in found.table] == [
+        ("stable", pytest.approx(50)),
+        ("stable", pytest.approx(5)),
+        ("energy", 50),  # more than 98.01% of 50 takes all
+        ("energy", 5),
+        ("effective", pytest.approx(50)),
+        ("effective", pytest.approx(5)),
+    ]
+
+
 def test_the_reference_is_ranked_by_the_same_rule():
     found = study([model([[50]])], "stable", reference={2.0: flat(7), 9.0: flat(3)})
     assert found.reference == [(9.0, pytest.approx(0.03)), (2.0, pytest.approx(0.07))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from regimes.studies.verdict import percent
 
 Floats = npt.NDArray[np.floating]
 _VIOLIN = 0.1  # half of a violin's width, in decades
+_FEWEST = 4  # points that a density is drawn of
 _SHOWN_LEVELS = 6
 _CELL, _GAP = 0.92, 0.1  # inches
 _RULES = {"energy": "energy rank", "effective": "effective rank", "stable": "stable rank"}
@@ -41,6 +42,9 @@ def rank_curve(study: JacobianStudy) -> Figure:
         look: dict[str, Any] = {"color": REFERENCE, "linestyle": ":", "linewidth": 1.6}
         axes.plot(1 / sigmas, np.maximum(ratios, floor), label=study.reference_name, **look)
     axes.set(xscale="log", yscale="log", ylim=(0.8 * floor, 1.3))
+    if any(row.ratio == 0 for row in study.every_row):
+        note: dict[str, Any] = {"fontsize": 8.5, "color": REFERENCE, "va": "center"}
+        axes.text(1.02, floor, "rank 0", transform=axes.get_yaxis_transform(), **note)
     plain_ticks(axes, "xy")
     axes.set_xlabel("1 / sigma   (noise falls to the right)")
     axes.set_ylabel(f"{_RULES[study.rule]} / n")
@@ -67,7 +71,7 @@ def _finding(study: JacobianStudy) -> str:
         ]
         return f"Least share of {n} directions that a denoiser follows: {', '.join(parts)}"
     return (
-        f"At sigma {least.sigma:.2g} the denoiser follows {least.rank:.1f} of {n} directions "
+        f"At sigma {least.sigma:.3g} the denoiser follows {least.rank:.1f} of {n} directions "
         f"({percent(least.ratio)})"
     )
 
@@ -83,10 +87,49 @@ def _model(axes: Axes, rows: Sequence[RankRow], *, color: str, floor: float, lab
         _violin(axes, 1 / row.sigma, np.maximum(row.per_point, floor), color)
 
 
+@styled
+def rule_panels(study: JacobianStudy) -> Figure:
+    """Mean rank over n against 1 / sigma, a panel per rule: how much a finding rests on its rule.
+
+    Args:
+        study: ranks of some models; a rank of 0 stands on the lower edge.
+    """
+    title = "What a rank is depends on the rule: compare ranks of one rule only"
+    figure, frame = canvas(title, (9.6, 3.1), Margins(right=2.3, left=0.95, top=0.4))
+    box = frame.get_position()
+    figure.delaxes(frame)
+    width, floor = box.width / len(study.by_rule), 0.5 / study.every_row[0].size
+    for i, (rule, ranked) in enumerate(study.by_rule.items()):
+        axes = figure.add_axes((box.x0 + i * width, box.y0, 0.9 * width, box.height))
+        _means(axes, ranked, floor)
+        axes.set(xscale="log", yscale="log", ylim=(0.8 * floor, 1.3), xlabel="1 / sigma")
+        axes.set_title(_RULES[rule], fontsize=9.5, loc="left")
+        plain_ticks(axes, "xy")
+        if i == 0:
+            axes.set_ylabel("rank / n")
+        else:
+            axes.tick_params(labelleft=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.02), fontsize=9.5, handlelength=1.6)
+    return figure
+
+
+def _means(axes: Axes, ranked: Mapping[str, Sequence[RankRow]], floor: float) -> None:
+    """A line per model, and the null."""
+    colors = width_colors(range(len(ranked)))
+    for i, (name, rows) in enumerate(ranked.items()):
+        x, y = [1 / row.sigma for row in rows], [max(row.ratio, floor) for row in rows]
+        axes.plot(x, y, color=colors[i], marker="o", markersize=3, label=short(name, 28))
+    null = next(iter(ranked.values()))[0].null
+    axes.axhline(null, color=REFERENCE, linestyle=":", linewidth=1.3, label="D(x) = x")
+
+
 def _violin(axes: Axes, x: float, ratios: Floats, color: str) -> None:
-    """Density of log ratios, as wide as ``_VIOLIN`` decades at its peak; equal ratios have none."""
+    """Density of log ratios, as wide as ``_VIOLIN`` decades at its peak; of few points, the points."""
     logs = np.log10(ratios)
-    if len(logs) < 4 or logs.std() < 1e-3:
+    if logs.std() < 1e-3:  # the mean says it all
+        return
+    if len(logs) < _FEWEST:
+        axes.plot(np.full(len(ratios), x), ratios, "o", color=color, markersize=2.5, alpha=0.5)
         return
     grid = np.linspace(logs.min(), logs.max(), 40)
     density = gaussian_kde(logs)(grid)
@@ -122,15 +165,21 @@ def spectrum_curves(models: Sequence[ModelSpectra]) -> Figure:
 def _spectra(axes: Axes, model: ModelSpectra) -> None:
     levels = _spread(model.sigmas)
     colors = width_colors(range(len(levels)))
+    nothing: list[str] = []
     for color, level in zip(colors.values(), levels):
         shared = min(len(point[level].values) for point in model.spectra)
         values = np.median([point[level].values[:shared] for point in model.spectra], axis=0)
-        if values[0] > 0:
+        if values[0] > NOTHING:
             index = np.arange(1, shared + 1) / model.size
             shown = np.maximum(values / values[0], 1e-8)
-            axes.plot(index, shown, color=color, label=f"{model.sigmas[level]:.2g}", linewidth=1.4)
+            axes.plot(index, shown, color=color, label=f"{model.sigmas[level]:.3g}", linewidth=1.4)
         else:
-            axes.plot([], [], color=color, label=f"{model.sigmas[level]:.2g} (all 0)")
+            axes.plot([], [], color=color, label=f"{model.sigmas[level]:.3g}")
+            nothing.append(f"{model.sigmas[level]:.3g}")
+    if nothing:
+        note = "all 0 at sigma\n" + ", ".join(nothing)
+        look: dict[str, Any] = {"fontsize": 8.5, "color": REFERENCE, "ha": "right", "va": "top"}
+        axes.text(0.98, 0.97, note, transform=axes.transAxes, **look)
     axes.set(yscale="log", ylim=(1e-6, 1.5))
     plain_ticks(axes, "y")
 
@@ -170,7 +219,7 @@ def vector_sheet(
         figure.text(
             0.12 / total[0],
             top - _CELL / 2 / total[1],
-            f"sigma\n{sigmas[level]:.2g}",
+            f"sigma\n{sigmas[level]:.3g}",
             fontsize=9.5,
             va="center",
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from regimes.jacobians.ranks import Rule
 from regimes.report.page import Page
 from regimes.studies.jacobian import JacobianStudy, RankRow
 
@@ -46,11 +47,24 @@ class JacobianReport(Page):
         """A table per model."""
         return {
             "rule": RULES[self.study.rule],
+            "others": self._others,
             "tables": [
-                (name, self.methods[name], rows[0].size, [_line(row) for row in rows])
+                (name, self.methods[name], rows[0].size, self._lines(name))
                 for name, rows in self.study.rows.items()
             ],
         }
+
+    @property
+    def _others(self) -> list[Rule]:
+        return [rule for rule in self.study.by_rule if rule != self.study.rule]
+
+    def _lines(self, name: str) -> list[tuple[str, ...]]:
+        """A line per noise level: the chosen rule in full, ranks of the others."""
+        others = [self.study.by_rule[rule][name] for rule in self._others]
+        return [
+            (*_line(row), *(f"{same.rank:.1f}" for same in more))
+            for row, *more in zip(self.study.rows[name], *others, strict=True)
+        ]
 
     def cautions(self) -> Sequence[str]:
         """What to beware of."""

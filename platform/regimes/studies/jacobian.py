@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
-from regimes.jacobians.ranks import Rule, Spectrum, numerical_rank
+from regimes.jacobians.ranks import RULES, Rule, Spectrum, numerical_rank
 from regimes.studies.verdict import percent
 
 Floats = npt.NDArray[np.float64]
@@ -80,19 +80,29 @@ class RankRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JacobianStudy:
-    """Ranks of several models."""
+    """Ranks of several models by every rule; one rule is what figures and words are about."""
 
     rule: Rule
-    rows: Mapping[str, Sequence[RankRow]]
-    """By model, noise levels decreasing."""
+    by_rule: Mapping[Rule, Mapping[str, Sequence[RankRow]]]
+    """By rule, the chosen one first, and by model; noise levels decreasing."""
     reference: Sequence[tuple[float, float]] = ()
     """(sigma, ratio) of a closed form to compare with."""
     reference_name: str = ""
 
     @property
+    def rows(self) -> Mapping[str, Sequence[RankRow]]:
+        """By model, of the chosen rule."""
+        return self.by_rule[self.rule]
+
+    @property
     def every_row(self) -> list[RankRow]:
-        """Rows of all models."""
+        """Rows of all models, of the chosen rule."""
         return [row for rows in self.rows.values() for row in rows]
+
+    @property
+    def table(self) -> list[RankRow]:
+        """Rows of all models and rules."""
+        return [row for ranked in self.by_rule.values() for rows in ranked.values() for row in rows]
 
 
 def study(
@@ -102,18 +112,21 @@ def study(
     reference: Mapping[float, Spectrum] | None = None,
     reference_name: str = "",
 ) -> JacobianStudy:
-    """Rank every spectrum by one rule.
+    """Rank every spectrum by every rule.
 
     Args:
         models: their names differ.
-        rule: see ``regimes.jacobians.ranks``.
+        rule: the one to speak of; see ``regimes.jacobians.ranks``.
         reference: spectra of a closed form by noise level, to be shown beside.
         reference_name: what it is.
     """
     known = sorted((reference or {}).items(), reverse=True)
     return JacobianStudy(
         rule=rule,
-        rows={model.name: rank_rows(model, rule) for model in models},
+        by_rule={
+            each: {model.name: rank_rows(model, each) for model in models}
+            for each in (rule, *(other for other in RULES if other != rule))
+        },
         reference=[(sigma, numerical_rank(s, rule).value / s.size) for sigma, s in known],
         reference_name=reference_name,
     )
@@ -166,11 +179,11 @@ def _sentence(rows: Sequence[RankRow]) -> str:
     first, least, last = rows[0], min(rows, key=lambda row: row.ratio), rows[-1]
     lowest = (
         f"{first.model}: of {first.size} directions the denoiser follows {_count(last)} at the lowest "
-        f"noise (sigma {last.sigma:.2g}), {_count(first)} at the highest (sigma {first.sigma:.2g})"
+        f"noise (sigma {last.sigma:.3g}), {_count(first)} at the highest (sigma {first.sigma:.3g})"
     )
     if least.ratio == min(first.ratio, last.ratio):
         return f"{lowest}."
-    return f"{lowest}, and fewest at sigma {least.sigma:.2g}: {_count(least)}."
+    return f"{lowest}, and fewest at sigma {least.sigma:.3g}: {_count(least)}."
 
 
 def _count(row: RankRow) -> str:
@@ -183,7 +196,7 @@ def _estimated(found: JacobianStudy) -> list[str]:
     ]
     if not open_rows:
         return []
-    sigmas = ", ".join(sorted({f"{row.sigma:.2g}" for row in open_rows}))
+    sigmas = ", ".join(sorted({f"{row.sigma:.3g}" for row in open_rows}))
     return [
         f"Singular values were estimated, and ranks are uncertain by more than 10% at sigma {sigmas}."
     ]
