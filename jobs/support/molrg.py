@@ -36,6 +36,11 @@ class MoLRGExperiment:
     """Units of the MLP."""
     unet_width: int = 16
     """Base channels of the U-Net."""
+    unet_dropout: float = 0.0
+    """Dropout of the U-Net; the published code leaves it at 0.13."""
+    unet_augment: float = 0.0
+    """Probability of EDM's augmentations for the U-Net, which take points out of their subspaces; the
+    published code leaves it at 0.12."""
     low_rank_steps: int = 400
     """Training steps of the low-rank model, for each restart."""
     mlp_steps: int = 1500
@@ -67,6 +72,12 @@ class MoLRGExperiment:
                 raise ConfigError(f"--{flag}: expected one value or more, each once, got {values}")
         if min(*self.per_dim, *self.sigmas, 1) <= 0:
             raise ConfigError("--per-dim, --sigmas: expected numbers above 0")
+        is_regularized = (self.unet_dropout, self.unet_augment) != (0, 0)
+        if is_regularized and "unet" not in (*self.models, *self.transition_models):
+            raise ConfigError("--unet-dropout, --unet-augment: no model is a unet")
+        if self.unet_augment and self.data.side < 4:
+            raise ConfigError(f"--unet-augment: expected a side of 4 or more, got {self.data.side}")
+        self.point_model("unet")  # refuses what is no probability
         for dim in self.dims:  # refuses subspaces that do not fit
             self.mixture(dim)
 
@@ -89,7 +100,15 @@ class MoLRGExperiment:
             )
         width = {"mlp": self.mlp_width, "unet": self.unet_width}[kind]
         steps = {"mlp": self.mlp_steps, "unet": self.unet_steps}[kind]
-        return PointModel(kind=kind, width=width, steps=steps)
+        if kind == "mlp":
+            return PointModel(kind=kind, width=width, steps=steps)
+        return PointModel(
+            kind=kind,
+            width=width,
+            steps=steps,
+            dropout=self.unet_dropout,
+            augment=self.unet_augment,
+        )
 
 
 SMALL = MoLRGExperiment(

@@ -8,10 +8,12 @@ import pytest
 from job_runs import artifact_bytes, counts, run_job
 
 from regimes.errors import ConfigError
+from regimes.images.molrg import MoLRG
 from regimes.jobs import molrg
 from regimes.jobs.support.molrg import SMALL, MoLRGExperiment, make_grid
 
-QUICK = ("--preset", "smoke", "--cpus", "2", "--models", "low-rank", "mlp", "--name", "a")
+QUICK = ("--preset", "smoke", "--cpus", "2", "--models", "low-rank", "unet")
+QUICK = (*QUICK, "--transition-models", "mlp", "--name", "a")
 
 
 def test_the_study_runs_resumes_and_shows_the_closed_form(tmp_path):
@@ -20,14 +22,14 @@ def test_the_study_runs_resumes_and_shows_the_closed_form(tmp_path):
     exact, *learned = found["ranks"]
     by_sigma = dict(zip(exact["sigmas"], exact["ratios"], strict=True))
     assert (by_sigma[10.0], by_sigma[0.1]) == (12 / 48, 6 / 48)
-    assert [curve["model"] for curve in learned] == ["low-rank", "mlp"]
+    assert [curve["model"] for curve in learned] == ["low-rank", "unet"]
     assert found["recovery"]["exact denoiser"] < 1e-6
     cells = [(c["model"], c["dim"], c["per_class"]) for c in found["cells"]]
-    assert cells == [(m, 3, n) for m in ("low-rank", "mlp") for n in (3, 12)]
-    assert counts(text, "train") == (0, 7)
+    assert cells == [("mlp", 3, 3), ("mlp", 3, 12)]
+    assert counts(text, "train") == (0, 5)
     before = artifact_bytes(tmp_path)
     again = run_job("molrg", "--output", str(tmp_path), *QUICK[:-1], "b")
-    assert counts(again, "train") == (7, 0)
+    assert counts(again, "train") == (5, 0)
     assert artifact_bytes(tmp_path) == before
     for name in ("rank", "transition"):
         assert (tmp_path / "molrg" / "a" / "figures" / f"{name}.png").stat().st_size > 10_000
@@ -37,6 +39,13 @@ def test_a_model_of_both_parts_of_the_study_is_trained_once():
     e = MoLRGExperiment(per_class=24, dims=(6,), per_dim=(4,))
     models = {recipe.model.address for recipe in make_grid(e).all if recipe.model is not None}
     assert len(models) == 3 + 2  # three rank curves; of low-rank and mlp the half B besides
+
+
+def test_augmentation_and_dropout_reach_the_unet_alone():
+    e = MoLRGExperiment(unet_augment=0.12, unet_dropout=0.13)
+    for kind in ("low-rank", "mlp", "unet"):
+        model = e.point_model(kind)
+        assert (model.augment, model.dropout) == ((0.12, 0.13) if kind == "unet" else (0, 0))
 
 
 def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path, capsys):
@@ -53,6 +62,12 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path, capsys):
         ({"dims": (3, 3)}, "--dims"),
         ({"sigmas": (0.0,)}, "above 0"),
         ({"num_samples": 1}, "--num-samples"),
+        ({"unet_dropout": 1.0}, "dropout: expected a probability"),
+        ({"unet_augment": 0.1, "models": ("mlp",)}, "no model is a unet"),
+        (
+            {"unet_augment": 0.1, "data": MoLRG(side=2), "dims": (3,)},
+            "--unet-augment: expected a side",
+        ),
     ],
 )
 def test_what_could_not_run_is_refused(options, message):

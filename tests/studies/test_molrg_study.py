@@ -117,7 +117,7 @@ def test_the_report_shows_every_cell():
     )
     assert "low-rank, d = 4, M = 4" in html
     assert "0.125, 0.125" in html
-    assert f"{made.cells[0].gl.value:.3f} [" in html
+    assert f"{made.cells[0].gl.value:.3f} <span>[" in html
 
 
 def test_one_point_gives_no_interval():

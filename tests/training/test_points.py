@@ -38,6 +38,51 @@ def test_training_is_determined_by_seed_and_name(kind):
     assert trained(kind, steps=4, name="b")[1] != loss
 
 
+@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"augment": 0.5}])
+def test_dropout_and_augmentation_are_the_same_every_time_and_change_the_training(options):
+    plain = trained("unet", steps=3)[1]
+    torch.manual_seed(1)
+    one, loss = trained("unet", steps=3, **options)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    other, again = trained("unet", steps=3, **options)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert loss == again != plain
+    x = DATA.draw(4, "heldout")[0]
+    assert torch.equal(one(x, 0.5), other(x, 0.5))  # and drops nothing any more
+
+
+def test_augmented_points_leave_their_subspaces_and_the_network_is_told(monkeypatch):
+    seen = []
+
+    class Asked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x, sigma, augment_labels):
+            seen.append(augment_labels)
+            return self.scale * x
+
+    def missed(y):
+        codes = torch.einsum("bn,knd->bkd", y.flatten(1).double(), DATA.bases())
+        return y.square().sum((1, 2, 3)) - codes.square().sum((1, 2)).float()
+
+    points = DATA.draw(40)[0]
+    clean = []
+    monkeypatch.setattr(
+        "regimes.training.points.edm_loss",
+        lambda told, y, sigma, noise, **o: clean.append(y) or told(y, sigma).square().sum(),
+    )
+    config, how = TrainingConfig(batch_size=64), {"steps": 1, "std": 1.0, "seed": 0, "name": "a"}
+    train_points(Asked(), points, config, augment=0.12, **how)
+    done = (seen[0] != 0).any(1)
+    assert 0 < int((~done).sum()) < 32
+    outside = missed(clean[0]) > 1e-3
+    assert not outside[~done].any()
+    assert int(outside.sum()) > 32
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_lowers_the_loss(kind):
     denoiser = build_point_model(PointModel(kind=kind, width=16), DATA, seed=0, name="a")
@@ -47,13 +92,13 @@ def test_training_lowers_the_loss(kind):
         denoiser,
         DATA.draw(20)[0],
         config,
-        steps=300,
+        steps=100,
         std=DATA.std,
         seed=0,
         name="a",
         progress=lambda step, loss: losses.append((step, loss)),
     )
-    assert [step for step, _ in losses] == list(range(15, 301, 15))
+    assert [step for step, _ in losses] == list(range(5, 101, 5))
     assert losses[-1][1] < 0.9 * losses[0][1]
     assert not denoiser.training
     assert not any(p.requires_grad for p in denoiser.parameters())
@@ -92,3 +137,9 @@ def test_what_could_not_run_is_refused():
         PointModel(kind="mlp", restarts=0)
     with pytest.raises(ConfigError, match="low-rank, mlp, unet, got 'gan'"):
         PointModel(kind="gan")
+    with pytest.raises(
+        ConfigError, match="mlp: dropout: expected a probability, and 0 for all but"
+    ):
+        PointModel(kind="mlp", dropout=0.1)
+    with pytest.raises(ConfigError, match="unet: augment: expected a probability"):
+        PointModel(kind="unet", augment=1.5)

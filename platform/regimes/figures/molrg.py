@@ -65,6 +65,8 @@ def transition(study: MoLRGStudy) -> Figure:
         _axis(axes, ratios, is_last=i == len(panels) - 1)
         axes.set_ylabel(name)
         if i == 0:
+            note: dict[str, Any] = {"fontsize": 8.5, "color": REFERENCE, "va": "bottom"}
+            axes.text(1.04, 0.02, "M = d", **note)
             axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.05), fontsize=9)
     return figure
 

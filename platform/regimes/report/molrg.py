@@ -45,17 +45,18 @@ class MoLRGReport(Page):
         ]
         return {"names": [c.model for c in curves], "ranks": ranks, "cells": self._cells()}
 
-    def _cells(self) -> list[tuple[str, ...]]:
+    def _cells(self) -> list[tuple[tuple[str, ...], list[tuple[str, str]]]]:
+        """(name, missed, by chance) and, of each score, its value and what belongs to it."""
         lines = []
         for cell in self.study.cells:
             scores = [
-                f"{x.value:.3f} [{x.low:.3f}, {x.high:.3f}], null {x.null:.3f}"
+                (f"{x.value:.3f}", f"[{x.low:.3f}, {x.high:.3f}], null {x.null:.3f}")
                 for x in (cell.gl, cell.rp)
             ]
             missed = ", ".join(f"{r:.3f}" for r in cell.recovery)
             null = f"{1 - cell.dim / self.study.size:.3f}"
             name = f"{cell.model}, d = {cell.dim}, M = {cell.per_class}"
-            lines.append((name, missed, null, *scores))
+            lines.append(((name, missed, null), scores))
         return lines
 
     def cautions(self) -> Sequence[str]:

@@ -1,13 +1,17 @@
-"""Training on points of a mixture of low-rank Gaussians: no pixels, no augmentation, no dropout.
+"""Training on points of a mixture of low-rank Gaussians: no pixels, and no images to be turned.
 
     L = E[ lambda(sigma) ||D(y + sigma n; sigma) - y||^2 ],   ln sigma ~ N(p_mean, p_std^2)
 
 the loss of EDM, over a finite set of points. Three models are trained alike: the low-rank parametric
 one, a residual MLP, and a small U-Net. A step is a function of (seed, name, step) alone.
+
+The published training kept EDM's augmentation and dropout on, for points too, which takes them out
+of their subspaces; the U-Net can be trained that way, to see what it does to the rank.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +26,7 @@ from regimes.denoisers.unet.build import build_denoiser
 from regimes.errors import ConfigError
 from regimes.images.molrg import MoLRG
 from regimes.noise import keyed_generator
+from regimes.training.augment import NUM_CONDITIONS, Augmentation
 from regimes.training.ensemble import TrainingConfig
 from regimes.training.loss import edm_loss
 
@@ -44,6 +49,11 @@ class PointModel:
     restarts: int = 1
     """Trainings from other initial weights, of which the one of least training loss is kept: the loss of
     the low-rank model has local minima in which subspaces are mixed."""
+    dropout: float = 0.0
+    """Of the U-Net: probability that a feature is dropped."""
+    augment: float = 0.0
+    """Of the U-Net: probability of each transformation of EDM's pipe, as if points were images; mirroring
+    in half of all cases. 0 leaves the points as they are."""
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""
@@ -53,6 +63,13 @@ class PointModel:
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"{self.kind}: {name}: expected at least 1, got {getattr(self, name)}"
+                )
+        for name in ("dropout", "augment"):
+            value, most = getattr(self, name), 0.0 if self.kind != "unet" else 1.0
+            if not 0 <= value <= most or (name == "dropout" and value == 1):
+                raise ConfigError(
+                    f"{self.kind}: {name}: expected a probability, and 0 for all but the U-Net, got "
+                    f"{value}"
                 )
 
 
@@ -92,7 +109,8 @@ def _unet(model: PointModel, data: MoLRG) -> dict[str, Any]:
         "channel_mult": [1, *(2 for _ in range(levels - 1))],
         "num_blocks": 1,
         "attn_resolutions": [],
-        "dropout": 0.0,
+        "dropout": model.dropout,
+        "augment_dim": NUM_CONDITIONS if model.augment else 0,
     }
 
 
@@ -127,10 +145,8 @@ def train_point_model(
                 progress(before + step, loss)
 
         denoiser = build_point_model(model, data, seed=seed, name=own)
-        length: dict[str, Any] = {"steps": model.steps, "std": data.std}
-        loss = train_points(
-            denoiser, points, config, seed=seed, name=own, progress=report, **length
-        )
+        how: dict[str, Any] = {"steps": model.steps, "std": data.std, "augment": model.augment}
+        loss = train_points(denoiser, points, config, seed=seed, name=own, progress=report, **how)
         if best is None or loss < best[1]:
             best = denoiser, loss
     assert best is not None
@@ -146,6 +162,7 @@ def train_points(
     std: float,
     seed: int,
     name: str,
+    augment: float = 0.0,
     progress: Callable[[int, float], None] | None = None,
 ) -> float:
     """Train a denoiser in place; it ends with averaged weights, in eval mode, without gradients.
@@ -158,6 +175,7 @@ def train_points(
         std: standard deviation of the data, for the loss weight.
         seed: with ``name``, determines every batch.
         name: of the model.
+        augment: probability of each transformation of the points; the denoiser is told which.
         progress: called with (step, mean loss since the last call) 20 times.
 
     Returns:
@@ -174,8 +192,7 @@ def train_points(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step, steps)
-        y, sigma, noise = _batch(points, config, seed, name, step)
-        loss = edm_loss(denoiser, y, sigma, noise, sigma_data=std).mean()
+        loss = _loss(denoiser, points, config, std=std, augment=augment, key=(seed, name, step))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -197,11 +214,33 @@ def _freeze(denoiser: nn.Module) -> None:
     denoiser.eval().requires_grad_(False)
 
 
+def _loss(
+    denoiser: Any,
+    points: Tensor,
+    config: TrainingConfig,
+    *,
+    std: float,
+    augment: float,
+    key: tuple[int, str, int],
+) -> Tensor:
+    """() the mean loss of one step; dropout draws from torch's generator, which is lent a key."""
+    y, sigma, noise = _batch(points, config, key)
+    told = denoiser
+    if augment:
+        rng = keyed_generator("points augment", *key)
+        done = Augmentation.draw(rng, len(y), probability=augment, xflip=True)
+        conditions = torch.from_numpy(done.conditions())
+        y, told = done.apply(y), functools.partial(denoiser, augment_labels=conditions)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(keyed_generator("points dropout", *key).integers(2**32)))
+        return edm_loss(told, y, sigma, noise, sigma_data=std).mean()
+
+
 def _batch(
-    points: Tensor, config: TrainingConfig, seed: int, name: str, step: int
+    points: Tensor, config: TrainingConfig, key: tuple[int, str, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Clean points (B, C, H, W), noise levels (B,) and noise of one step."""
-    rng = keyed_generator("points", seed, name, step)
+    rng = keyed_generator("points", *key)
     index = torch.from_numpy(rng.integers(0, len(points), config.batch_size))
     ln_sigma = rng.standard_normal(config.batch_size) * config.p_std + config.p_mean
     noise = torch.from_numpy(rng.standard_normal((config.batch_size, *points.shape[1:])))
