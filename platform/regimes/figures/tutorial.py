@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from regimes.figures.style import FAINT, INK, MARK, REFERENCE, Margins, canvas, styled
 from regimes.studies.checks import Check, Lesson
@@ -86,12 +86,10 @@ def one_point_figure(lesson: OnePointLesson) -> Figure:
     """Ten paths of each sampler to the point."""
     title = "To one data point DDIM goes straight; DDPM wanders"
     figure, panels = _panels(title, count=2, size=(8.0, 4.2))
-    reach = 1.05 * float(
-        max(np.abs(paths[:, :_DRAWN]).max() for paths in (lesson.ddim, lesson.ddpm))
-    )
-    for axes, paths, name in zip(panels, (lesson.ddim, lesson.ddpm), ("DDIM", "DDPM")):
-        _paths(axes, paths[:, :_DRAWN], [ONE_POINT.point], name)
-        axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
+    shown = [paths[:, :_DRAWN] for paths in (lesson.ddim, lesson.ddpm)]
+    for axes, paths, name in zip(panels, shown, ("DDIM", "DDPM")):
+        _paths(axes, paths, [ONE_POINT.point], name)
+        _square(axes, shown)
     return figure
 
 
@@ -101,10 +99,10 @@ def two_points_figure(lesson: TwoPointsLesson) -> Figure:
     title = "The noise decides where DDIM goes; few steps leave it short of the data"
     figure, panels = _panels(title)
     c, h = TWO_POINTS.half_distance, TWO_POINTS.height
-    reach = 1.05 * float(np.abs(np.concatenate([lesson.ddim, lesson.ddpm])).max())
-    for axes, paths, name in zip(panels, (lesson.ddim, lesson.ddpm), ("DDIM", "DDPM")):
+    shown = [lesson.ddim, lesson.ddpm]
+    for axes, paths, name in zip(panels, shown, ("DDIM", "DDPM")):
         _paths(axes, paths, [(c, h), (-c, h)], f"{name}, {len(paths) - 1} steps")
-        axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
+        _square(axes, shown)
     _ends(panels[2], lesson)
     return figure
 
@@ -199,6 +197,17 @@ def _paths(axes: Axes, paths: Points, ends: Sequence[tuple[float, ...]], title: 
     axes.plot(*np.array(ends).T, "o", color=MARK, markersize=6, zorder=3)
     axes.set(aspect="equal")
     axes.set_title(title, **_SMALL)
+
+
+def _square(axes: Axes, every: Sequence[Points]) -> None:
+    """Show the smallest square around all paths (T + 1, N, 2), with a margin."""
+    x = np.concatenate([paths.reshape(-1, 2) for paths in every])
+    middle, half = (x.max(0) + x.min(0)) / 2, 0.53 * float((x.max(0) - x.min(0)).max())
+    for axis, centre in zip((axes.xaxis, axes.yaxis), middle.tolist(), strict=True):
+        low, high = centre - half, centre + half
+        ticks = MaxNLocator(5, integer=True).tick_values(low, high)
+        axis.set_ticks([tick for tick in ticks if low <= tick <= high])
+        axis.set_view_interval(low, high, ignore=True)
 
 
 def _ticks(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
