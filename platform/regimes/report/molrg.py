@@ -24,6 +24,7 @@ _COPIES = (
 _INTERVALS = (
     "Intervals cover points and seeds for these two models of each cell, not training again."
 )
+_CellLine = tuple[tuple[str, ...], list[tuple[str, str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +46,9 @@ class MoLRGReport(Page):
         ]
         return {"names": [c.model for c in curves], "ranks": ranks, "cells": self._cells()}
 
-    def _cells(self) -> list[tuple[tuple[str, ...], list[tuple[str, str]]]]:
+    def _cells(self) -> list[_CellLine]:
         """(name, missed, by chance) and, of each score, its value and what belongs to it."""
-        lines = []
+        lines: list[_CellLine] = []
         for cell in self.study.cells:
             scores = [
                 (f"{x.value:.3f}", f"[{x.low:.3f}, {x.high:.3f}], null {x.null:.3f}")
