@@ -142,7 +142,7 @@ def study(predictions: Mapping[Key, Predictions], classes: Sequence[str]) -> Cla
         classes=tuple(classes),
         test_counts=tuple(first.counts.tolist()),
         estimates={
-            arm: tuple(_estimate(own, *m) for m in _asked(first)) for arm, own in trials.items()
+            arm: tuple(estimate(own, *m) for m in _asked(first)) for arm, own in trials.items()
         },
         comparisons=_compare_all(trials, _asked(first)),
     )
@@ -173,11 +173,20 @@ def _asked(p: Predictions) -> list[tuple[str, int | None]]:
     return [*((m, None) for m in scores.METRICS), *(("recall", c) for c in range(p.num_classes))]
 
 
-def _estimate(trials: Sequence[Predictions], metric: str, label: int | None) -> Estimate:
+def estimate(
+    trials: Sequence[Predictions], metric: str = MAIN, label: int | None = None
+) -> Estimate:
+    """A score of classifiers that were trained with several seeds, on the same test images.
+
+    Args:
+        trials: what each says.
+        metric: one of ``scores.METRICS``, or "recall".
+        label: the class of a recall.
+    """
     by_seed = tuple(scores.value(p, metric, label) for p in trials)
     images = scores.image_interval(trials, metric, label)
     null = float(np.mean([_null(p, metric, label) for p in trials]))
-    return _made(metric, label, by_seed, images, null, is_share=True)
+    return as_estimate(metric, label, by_seed, images, null, is_share=True)
 
 
 def _null(p: Predictions, metric: str, label: int | None) -> float:
@@ -193,7 +202,7 @@ def _null(p: Predictions, metric: str, label: int | None) -> float:
     return float(max(called @ shares, shares.max()))
 
 
-def _made(
+def as_estimate(
     metric: str,
     label: int | None,
     by_seed: tuple[float, ...],
@@ -202,6 +211,16 @@ def _made(
     *,
     is_share: bool,
 ) -> Estimate:
+    """Mean over seeds with its intervals, which are cut to what the score can be.
+
+    Args:
+        metric: name of the score.
+        label: class of a recall.
+        by_seed: its values.
+        images: 95% interval for other test images.
+        null: what it is when nothing is going on.
+        is_share: whether it lies in [0, 1], not in [-1, 1].
+    """
     mean = float(np.mean(by_seed))
     seeds = scores.seed_interval(by_seed)
     low, high = scores.both(mean, seeds, images)
@@ -242,7 +261,7 @@ def _compare_all(
         Comparison(
             arm=arm,
             base=base,
-            differences=tuple(_difference(trials[arm], trials[base], *m) for m in asked),
+            differences=tuple(difference(trials[arm], trials[base], *m) for m in asked),
             tests=own,
             p_value=p,
             p_adjusted=adjusted,
@@ -251,10 +270,20 @@ def _compare_all(
     )
 
 
-def _difference(
-    first: Sequence[Predictions], second: Sequence[Predictions], metric: str, label: int | None
+def difference(
+    first: Sequence[Predictions],
+    second: Sequence[Predictions],
+    metric: str = MAIN,
+    label: int | None = None,
 ) -> Estimate:
-    """Paired by seed and by image."""
+    """A score of the first minus that of the second, paired in their order and by test image.
+
+    Args:
+        first: predictions of the same test images,
+        second: as many.
+        metric: one of ``scores.METRICS``, or "recall".
+        label: the class of a recall.
+    """
     by_seed = tuple(
         scores.value(a, metric, label) - scores.value(b, metric, label)
         for a, b in zip(first, second, strict=True)
@@ -269,7 +298,7 @@ def _difference(
     mean = float(np.mean(by_seed))
     half = scores.Z * scores.image_error(terms, first[0].labels)
     ends = (mean - half, mean + half)
-    return _made(metric, label, by_seed, ends, 0.0, is_share=False)
+    return as_estimate(metric, label, by_seed, ends, 0.0, is_share=False)
 
 
 def _record(arm: str, base: str | None, classes: Sequence[str], e: Estimate) -> dict[str, object]:
