@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 PENALTIES = tuple(float(p) for p in np.logspace(-5, 2, 15))
-"""Penalties that are tried, in units of the variance of the training images: tr(X^T X) / D."""
+"""Penalties that are tried, in units of the mean of the min(n, D) largest eigenvalues of X^T X."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def fit_ridge(x: Tensor, labels: Tensor, num_classes: int) -> Ridge:
     share = y.mean(0)
     y = y - share
     a, v, s2 = _decomposed(x)
-    scale = float(x.square().sum()) / x.shape[1]
+    scale = float(x.square().sum()) / min(x.shape)
     penalties = [p * max(scale, 1e-300) for p in PENALTIES]
     best = min(penalties, key=lambda p: float(_left_out(a, s2, y, p).square().mean()))
     weights = v @ ((a.T @ y) / (s2 + best)[:, None])

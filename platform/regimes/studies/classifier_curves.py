@@ -11,8 +11,9 @@ What makes the numbers mean something:
   training images, the two-layer one is trained for a fixed number of steps and its last weights are taken
 * **nulls**: chance, 1 / K; and the same classifiers trained on shuffled labels
 * **intervals** of 95% over seeds (other training images, other initial weights) and over test images
-* two sources are compared by one number per classifier, their **gap**: the difference of balanced
-  accuracy averaged over the sizes, paired by test image; nothing going on is a gap of 0
+* two sources are compared by their **gap** at every size, the difference of balanced accuracy, paired by
+  test image; nothing going on is a gap of 0. They differ if it is outside of 0 at some size, by intervals
+  that hold for all sizes together (Bonferroni)
 
 The published procedure stops early and takes the best epoch by the test images, and tests on images of the
 source that was trained on. The former is not offered; the latter is ``own_tests``, beside the common set.
@@ -26,6 +27,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from regimes.classifiers import scores
 from regimes.classifiers.curves import (
@@ -40,11 +43,13 @@ from regimes.classifiers.curves import (
 from regimes.classifiers.scores import Predictions
 from regimes.classifiers.two_layer import TwoLayerConfig
 from regimes.errors import BadSource, ConfigError
-from regimes.studies.classification import MAIN, Estimate, as_estimate, difference, estimate
+from regimes.studies.classification import Estimate, difference, estimate
 
 SHUFFLED = "shuffled labels"
 """Name of the null among the sources of a study."""
-Verdict = Literal["better", "worse", "no measurable difference", "one seed, no verdict"]
+Verdict = Literal[
+    "better", "worse", "better and worse", "no measurable difference", "one seed, no verdict"
+]
 Trials = dict[tuple[Classifier, str, int], list[list[Predictions]]]
 """Predictions by (classifier, source, size): of the common test images, and of the source's own."""
 
@@ -73,17 +78,26 @@ class Gap:
     second: str
     by_size: tuple[Estimate, ...]
     """In the order of the sizes; each interval is for its size alone."""
-    mean: Estimate
-    """Over all sizes: what the verdict rests on."""
+
+    @property
+    def together(self) -> tuple[tuple[float, float], ...]:
+        """By size, intervals that hold for all sizes together with 95%; nan with one seed."""
+        return tuple(_widened(e, len(self.by_size)) for e in self.by_size)
+
+    @property
+    def signs(self) -> tuple[int, ...]:
+        """By size, 1 where training on the first does better, -1 where worse, 0 where no difference shows."""
+        return tuple((low > 0) - (high < 0) for low, high in self.together)
 
     @property
     def verdict(self) -> Verdict:
-        """Whether training on the first does better."""
-        if math.isnan(self.mean.low):
+        """Whether training on the first does better, at one size at least."""
+        if math.isnan(self.by_size[0].low):
             return "one seed, no verdict"
-        if self.mean.low > 0:
-            return "better"
-        return "worse" if self.mean.high < 0 else "no measurable difference"
+        found = {sign for sign in self.signs if sign}
+        if len(found) > 1:
+            return "better and worse"
+        return "no measurable difference" if not found else "better" if 1 in found else "worse"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +140,7 @@ class ClassifierCurves:
             tested = (("common", p.accuracy), ("own", p.own))
             rows += [_record(p, p.source, None, p.size, t, e) for t, e in tested if e]
         for g in self.gaps:
-            sized = zip((*self.sizes, None), (*g.by_size, g.mean), strict=True)
+            sized = zip(self.sizes, g.by_size, strict=True)
             rows += [_record(g, g.first, g.second, size, "common", e) for size, e in sized]
         return rows
 
@@ -312,25 +326,30 @@ def _collect(
 
 
 def _gap(kind: Classifier, first: str, second: str, sizes: Sequence[int], found: Trials) -> Gap:
-    both = [(found[kind, first, n][0], found[kind, second, n][0]) for n in sizes]
-    by_size = tuple(difference(a, b) for a, b in both)
-    terms = [
-        scores.image_terms(p, MAIN) - scores.image_terms(q, MAIN)
-        for a, b in both
-        for p, q in zip(a, b, strict=True)
-    ]
-    half = scores.Z * scores.image_error(np.mean(terms, axis=0), both[0][0][0].labels)
-    by_seed = tuple(np.mean([e.by_seed for e in by_size], axis=0).tolist())
-    mean = float(np.mean(by_seed))
-    total = as_estimate(MAIN, None, by_seed, (mean - half, mean + half), 0.0, is_share=False)
-    return Gap(classifier=kind, first=first, second=second, by_size=by_size, mean=total)
+    by_size = tuple(difference(found[kind, first, n][0], found[kind, second, n][0]) for n in sizes)
+    return Gap(classifier=kind, first=first, second=second, by_size=by_size)
+
+
+def _widened(e: Estimate, count: int) -> tuple[float, float]:
+    """An interval whose level is 1 - 0.05 / count: each of its two parts is a t or normal quantile long."""
+    seeds = len(e.by_seed)
+    if seeds < 2:
+        return math.nan, math.nan
+    tail = 1 - 0.025 / count
+    of_seeds = student.ppf(tail, seeds - 1) / student.ppf(0.975, seeds - 1)
+    of_images = norm.ppf(tail) / scores.Z
+    low, high = (
+        math.hypot((e.seeds[i] - e.value) * of_seeds, (e.images[i] - e.value) * of_images)
+        for i in (0, 1)
+    )
+    return e.value - low, e.value + high
 
 
 def _record(
     of: CurvePoint | Gap,
     source: str,
     minus: str | None,
-    size: int | None,
+    size: int,
     tested: str,
     e: Estimate,
 ) -> dict[str, object]:
@@ -354,26 +373,30 @@ def answer(found: ClassifierCurves) -> list[str]:
 
 
 def _sentence(found: ClassifierCurves, gap: Gap) -> str:
-    if not found.learned(gap.classifier):
+    kind, first, second = gap.classifier, gap.first, gap.second
+    if not found.learned(kind):
         return (
-            f"{gap.classifier.capitalize()} classifiers of {found.sources[0]} images are not above chance "
-            "and shuffled labels: nothing follows about the others."
+            f"{kind.capitalize()} classifiers of {found.sources[0]} images are not above chance and shuffled "
+            "labels: nothing follows about the others."
         )
-    ends = [found.of(gap.classifier, s)[-1].accuracy.value for s in (gap.first, gap.second)]
-    mean, last = (
-        f"{e.value:+.3f}" + ("" if math.isnan(e.low) else f" [{e.low:+.3f}, {e.high:+.3f}]")
-        for e in (gap.mean, gap.by_size[-1])
-    )
-    said = {
-        "better": f"{gap.first} images train better {gap.classifier} classifiers than {gap.second} ones",
-        "worse": f"{gap.first} images train worse {gap.classifier} classifiers than {gap.second} ones",
-        "no measurable difference": f"{gap.first} and {gap.second} images train {gap.classifier} "
-        "classifiers equally well, as far as can be measured",
-        "one seed, no verdict": f"one seed of {gap.classifier} classifiers tells nothing about {gap.first} "
-        f"against {gap.second} images",
-    }[gap.verdict]
-    return (
-        f"{said[0].upper()}{said[1:]}: a gap of {mean} over all sizes; at {found.sizes[-1]} images per class "
-        f"a balanced accuracy of {ends[0]:.3f} against {ends[1]:.3f} (chance: {1 / found.num_classes:.3f}), "
-        f"a gap of {last}."
-    )
+    ends = [found.of(kind, source)[-1].accuracy.value for source in (first, second)]
+    e = gap.by_size[-1]
+    interval = "" if math.isnan(e.low) else f" [{e.low:+.3f}, {e.high:+.3f}]"
+    text = f"{_verdict_words(found, gap)}: at {found.sizes[-1]} images per class a balanced accuracy of "
+    text += f"{ends[0]:.3f} against {ends[1]:.3f} (chance: {1 / found.num_classes:.3f}), a gap of "
+    return f"{text[0].upper()}{text[1:]}{e.value:+.3f}{interval}."
+
+
+def _verdict_words(found: ClassifierCurves, gap: Gap) -> str:
+    kind, first, second = gap.classifier, gap.first, gap.second
+    if gap.verdict == "no measurable difference":
+        return f"{first} and {second} images train {kind} classifiers equally well, as far as this measures"
+    if gap.verdict == "one seed, no verdict":
+        return f"one seed of {kind} classifiers tells nothing about {first} against {second} images"
+    parts = [
+        f"{word} {kind} classifiers than {second} ones at n = "
+        + ", ".join(str(n) for n, s in zip(found.sizes, gap.signs, strict=True) if s == sign)
+        for word, sign in (("better", 1), ("worse", -1))
+        if sign in gap.signs
+    ]
+    return f"{first} images train {' and '.join(parts)}"
