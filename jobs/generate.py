@@ -2,16 +2,21 @@
 
 python jobs/generate.py --model edm-cifar10-32x32-uncond-vp.pkl --seeds 0-49999 --output samples
 python jobs/generate.py --model model.safetensors --seeds 100-103 --format npz --float --output out
-python jobs/generate.py --model ldm-celebahq-256/ --scheduler ddim --num-steps 50 --output faces
+python jobs/generate.py --model ldm-celebahq-256/ --scheduler ddim --steps 50 --n 1024 --output faces
+python jobs/generate.py --model DiT-XL-2-256/ --class 207 --guidance 4 --output retrievers
+python jobs/generate.py --model stable-diffusion/ --prompts captions.txt --steps 50 --output pictures
 python jobs/generate.py --model empirical:cifar10.zip --max-images 64 --output copies
 """
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -35,7 +40,9 @@ from regimes.samplers.edm import SamplerConfig
 from regimes.storage.artifacts import Artifact, Store, to_json
 from regimes.storage.filesystem import Location
 from regimes.storage.model_specs import import_model
-from regimes.storage.samples import SamplesRecipe
+from regimes.storage.pipelines import Conditions
+from regimes.storage.prompts import read_prompt_file
+from regimes.storage.samples import SamplesRecipe, prompts_of
 from regimes.storage.seeds import Seeds
 
 CONFIG = "config.json"
@@ -52,6 +59,10 @@ class Generation:
     folder, .zip, .npy, .npz, .parquet, CIFAR-10's archive, or of the word digits."""
     seeds: str = "0-63"
     """Seeds, as in 0-49999 or 1,2,5-10; one image each."""
+    n: int | None = None
+    """Number of images: short for --seeds 0-(n-1)."""
+    steps: int | None = None
+    """Short for --num-steps."""
     class_index: Annotated[int | None, tyro.conf.arg(aliases=["--class"])] = None
     """Class of all images; drawn for every seed if not given. For models with classes."""
     max_images: int | None = None
@@ -66,17 +77,57 @@ class Generation:
     scheduler: SchedulerName | None = None
     """For a pipeline's folder: its noise levels, stepped through --num-steps times by ddim, plms,
     dpm-solver++, unipc, euler, heun or ddpm of diffusers. Without it EDM's samplers below are used, and
-    for a latent pipeline the scheduler that it was saved with."""
+    for a pipeline of latents (LDM, DiT, Stable Diffusion) the scheduler that it was saved with."""
     eta: float = 0.0
     """Scheduler ddim: noise per step, from 0 (none) to 1 (as much as ddpm)."""
+    guidance: float | None = None
+    """Pipelines that can be guided: scale w of F(null) + w (F(given) - F(null)), given a class or a prompt;
+    1 is unguided. By default 4 for DiT and 7.5 for Stable Diffusion, as in diffusers."""
+    prompts: tuple[str, ...] = ()
+    """Pipelines that read text: prompts, or a text file with one per line. Seed s is sampled with number
+    s mod P of P prompts, counted from 0."""
+    negative_prompt: str = ""
+    """Pipelines that read text: the prompt that guidance moves away from."""
     compute: Annotated[Compute, FLAT] = field(default_factory=Compute)
     sampler: Annotated[SamplerConfig, FLAT] = field(default_factory=SamplerConfig)
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""
         Seeds.parse(self.seeds)
+        if self.n is not None and (self.n < 1 or self.seeds != "0-63"):
+            raise ConfigError(
+                f"--n: expected 1 or more images, and no --seeds besides, got {self.n} and {self.seeds}"
+            )
+        if self.steps is not None and self.sampler.num_steps != SamplerConfig().num_steps:
+            raise ConfigError("--steps: the same as --num-steps; pass one of them")
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size: expected at least 1, got {self.batch_size}")
+
+    @property
+    def asked_seeds(self) -> Seeds:
+        """Seeds, by their list or their number."""
+        return Seeds.parse(self.seeds) if self.n is None else Seeds.first(self.n)
+
+    @property
+    def asked_sampler(self) -> SamplerConfig:
+        """Options of the sampler, with the number of steps by either name."""
+        if self.steps is None:
+            return self.sampler
+        return dataclasses.replace(self.sampler, num_steps=self.steps)
+
+    @property
+    def conditions(self) -> Conditions:
+        """Guidance and prompts.
+
+        Raises:
+            BadSource: if there is no such file of prompts, or none in it.
+        """
+        prompts = self.prompts
+        if len(prompts) == 1 and (prompts[0].endswith(".txt") or os.path.isfile(prompts[0])):
+            prompts = read_prompt_file(Path(prompts[0]))
+        return Conditions(
+            guidance=self.guidance, prompts=prompts, negative_prompt=self.negative_prompt
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +178,7 @@ def _main(argv: Sequence[str] | None) -> int:
     sample_all(store, [recipe], to, about)
     with Stage("write", 0, "file") as stage:
         claim(target, replace=not to.resume)
-        target.location.write(CONFIG, _config(generation, made).encode())
+        target.location.write(CONFIG, _config(store, generation, made).encode())
         export(store.artifact(recipe), target, to.format, subdirs=to.subdirs)
         stage.done(f"{len(recipe.seeds)} images as {to.format} in {target.location.uri}")
     return 0
@@ -149,8 +200,8 @@ def _recipe(store: Store, generation: Generation) -> SamplesRecipe:
     denoiser = import_model(store, g.model, max_images=g.max_images)
     return SamplesRecipe(
         denoiser=denoiser,
-        sampler=choose_sampler(store, denoiser, g.sampler, g.scheduler, g.eta),
-        seeds=Seeds.parse(generation.seeds),
+        sampler=choose_sampler(store, denoiser, g.asked_sampler, g.scheduler, g.eta, g.conditions),
+        seeds=g.asked_seeds,
         seeds_per_unit=generation.batch_size,
         class_index=generation.class_index,
         noise_device=generation.noise_device,
@@ -159,8 +210,10 @@ def _recipe(store: Store, generation: Generation) -> SamplesRecipe:
     )
 
 
-def _config(generation: Generation, made: ExportRecipe) -> str:
-    return to_json({"model": generation.model, "recipe": made})
+def _config(store: Store, generation: Generation, made: ExportRecipe) -> str:
+    prompts = prompts_of(store, made.samples)
+    more = {"prompts": prompts, "prompt_of_a_seed": "number seed mod P"} if prompts else {}
+    return to_json({"model": generation.model, "recipe": made, **more})
 
 
 def _print_plan(generation: Generation, to: Destination) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -25,17 +25,27 @@ from regimes.denoisers.pipelines import build_pipeline_denoiser, image_shape, nu
 from regimes.denoisers.preconditioning import EDM, Denoiser
 from regimes.denoisers.residual_mlp import ResidualMLP
 from regimes.errors import BadCheckpoint, ConfigError
-from regimes.pipelines.folders import INDEX, read_bytes, read_json, read_pipeline
-from regimes.pipelines.sampling import DECODER, UNET, build_pipeline
+from regimes.pipelines.folders import (
+    INDEX,
+    PARTS,
+    PipelineFormat,
+    read_bytes,
+    read_json,
+    read_pipeline,
+)
+from regimes.pipelines.model import build_pipeline
 from regimes.storage.artifacts import RECIPE, Recipe, Store, to_json
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 NETWORK_FILES = (WEIGHTS, "model.safetensors")
 """What a folder of a trained network holds: an artifact, or the results of the train job."""
 
-Format = Literal["unet", "pipeline", "latent-pipeline", "residual-mlp"]
-PIPELINES: tuple[Format, ...] = ("pipeline", "latent-pipeline")
+Format = PipelineFormat | Literal["unet", "residual-mlp"]
+PIPELINES: tuple[Format, ...] = tuple(PARTS)
 """What schedulers sample."""
+LATENT: tuple[Format, ...] = ("latent-pipeline", "class-pipeline", "text-pipeline")
+"""What nothing else samples."""
+Files = Mapping[str, bytes]
 Network = tuple[Any, tuple[int, int, int], int]
 """Denoiser, (C, H, W) of its samples, number of classes."""
 
@@ -59,10 +69,10 @@ class CheckpointRecipe(Recipe):
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A model outside of the store: what it is, and how to read its configuration and weights."""
+    """A model outside of the store: what it is, and how to read its configuration and files of weights."""
 
     recipe: CheckpointRecipe
-    read: Callable[[], tuple[dict[str, Any], bytes]]
+    read: Callable[[], tuple[dict[str, Any], Files]]
 
 
 def identify_checkpoint(path: str | Path) -> CheckpointRecipe:
@@ -90,13 +100,13 @@ def import_checkpoint(store: Store, path: str | Path) -> CheckpointRecipe:
     """
     found = _find(Path(path))
     if store.missing([found.recipe]):
-        config, data = found.read()
+        config, weights = found.read()
         try:  # weights that do not fit are refused before anything is written
-            _check(found.recipe.format, config, data, str(path))
+            _check(found.recipe.format, config, weights, str(path))
         except ConfigError as error:
             raise BadCheckpoint(f"{path}: {error}") from error
         artifact = store.artifact(found.recipe)
-        files = {WEIGHTS: data, CONFIG: to_json(config).encode()}
+        files = {**weights, CONFIG: to_json(config).encode()}
         artifact.finish([artifact.write(name, content) for name, content in files.items()])
     return found.recipe
 
@@ -114,10 +124,10 @@ def _find(path: Path) -> _Found:
     )
 
 
-def _read_unet(path: Path) -> tuple[dict[str, Any], bytes]:
+def _read_unet(path: Path) -> tuple[dict[str, Any], Files]:
     is_ours = path.suffix == ".safetensors"
     config, state = read_safetensors(path) if is_ours else read_edm(path)
-    return config, safetensors_bytes((config, state))
+    return config, {WEIGHTS: safetensors_bytes((config, state))}
 
 
 def _find_folder(path: Path) -> _Found:
@@ -136,19 +146,52 @@ def _find_folder(path: Path) -> _Found:
 
 def _find_pipeline(path: Path) -> _Found:
     saved = read_pipeline(path)
-    if not saved.is_latent:
+    if saved.format == "pipeline":
         return _found("pipeline", saved.config, saved.weights["unet"])
 
-    def read() -> tuple[dict[str, Any], bytes]:
+    def read() -> tuple[dict[str, Any], Files]:
+        if saved.format != "latent-pipeline":
+            return saved.config, {_part_file(part): data for part, data in saved.weights.items()}
         tensors = {
-            prefix + name: tensor
-            for prefix, part in ((UNET, "unet"), (DECODER, "vqvae"))
-            for name, tensor in read_tensors(saved.weights[part], f"{path}/{part}").items()
+            f"{part}.{name}": tensor
+            for part, data in saved.weights.items()
+            for name, tensor in read_tensors(data, f"{path}/{part}").items()
         }
-        return saved.config, safetensors.torch.save(tensors)
+        return saved.config, {WEIGHTS: safetensors.torch.save(tensors)}
 
     digest = _digest(saved.config, *saved.weights.values())
-    return _Found(CheckpointRecipe(format="latent-pipeline", sha256=digest), read)
+    return _Found(CheckpointRecipe(format=saved.format, sha256=digest), read)
+
+
+def _part_file(part: str) -> str:
+    return f"{part}.safetensors"
+
+
+def pipeline_states(
+    format: Format, read: Callable[[str], bytes], name: str
+) -> dict[str, dict[str, Tensor]]:
+    """Weights of every network of a pipeline, by part.
+
+    Args:
+        format: of the pipeline. Pipelines of images and of ``LDMPipeline`` have one file, in which the
+            latter's names begin with the part; the others have a file per part.
+        read: content of a file by its name.
+        name: what to call the pipeline in an error.
+
+    Raises:
+        BadCheckpoint: if a file is not readable.
+    """
+    if format in ("class-pipeline", "text-pipeline"):
+        files = {part: _part_file(part) for part in PARTS[format]}
+        return {part: read_tensors(read(f), f"{name}/{f}") for part, f in files.items()}
+    tensors = read_tensors(read(WEIGHTS), f"{name}/{WEIGHTS}")
+    if format == "pipeline":
+        return {"unet": tensors}
+    return {part: _named(tensors, f"{part}.") for part in PARTS["latent-pipeline"]}
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _find_model(path: Path) -> _Found:
@@ -163,7 +206,7 @@ def _find_model(path: Path) -> _Found:
 
 def _found(format: Format, config: dict[str, Any], data: bytes) -> _Found:
     recipe = CheckpointRecipe(format=format, sha256=_digest(config, data))
-    return _Found(recipe, lambda: (config, data))
+    return _Found(recipe, lambda: (config, {WEIGHTS: data}))
 
 
 def _digest(config: dict[str, Any], *data: bytes) -> str:
@@ -178,20 +221,20 @@ def load_checkpoint(store: Store, recipe: CheckpointRecipe) -> Network:
 
     Raises:
         BrokenArtifact: if a file is missing or altered.
-        ConfigError: if it is a latent pipeline, which is no denoiser of images.
+        ConfigError: if it is a pipeline of latents, which is no denoiser of images.
     """
-    if recipe.format == "latent-pipeline":
+    if recipe.format in LATENT:
         raise ConfigError(f"{recipe.label}: a latent pipeline, which only schedulers sample")
     artifact = store.artifact(recipe)
     data, config = artifact.read(WEIGHTS), json.loads(artifact.read(CONFIG))
     return _build(recipe.format, config, data, f"{artifact.location.uri}/{WEIGHTS}")
 
 
-def _check(format: Format, config: dict[str, Any], data: bytes, name: str) -> None:
-    if format == "latent-pipeline":
-        build_pipeline(config, read_tensors(data, name))
+def _check(format: Format, config: dict[str, Any], files: Files, name: str) -> None:
+    if format in LATENT:
+        build_pipeline(config, pipeline_states(format, files.__getitem__, name))
     else:
-        _build(format, config, data, name)
+        _build(format, config, files[WEIGHTS], name)
 
 
 def _build(format: Format, config: dict[str, Any], data: bytes, name: str) -> Network:

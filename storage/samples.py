@@ -17,13 +17,16 @@ from regimes.denoisers.compute import Compute
 from regimes.errors import ConfigError, NotFiniteSamples
 from regimes.images.pixels import to_uint8
 from regimes.noise import SeedNoise
-from regimes.pipelines.sampling import Pipeline, sample_pipeline
-from regimes.pipelines.schedulers import SchedulerConfig
+from regimes.pipelines.model import Pipeline
+from regimes.pipelines.sampling import sample_pipeline
+from regimes.pipelines.schedulers import GuidedConfig, SchedulerConfig
+from regimes.pipelines.text import prompt_index
 from regimes.samplers.edm import SamplerConfig, sample_seeds
 from regimes.storage.artifacts import FileEntry, Recipe, Store
-from regimes.storage.checkpoints import PIPELINES, CheckpointRecipe
+from regimes.storage.checkpoints import LATENT, PIPELINES, CheckpointRecipe
 from regimes.storage.denoisers import DenoiserRecipe, Loaded, load_denoiser
-from regimes.storage.pipelines import load_pipeline
+from regimes.storage.pipelines import GUIDANCE, load_pipeline
+from regimes.storage.prompts import read_prompts
 from regimes.storage.seeds import Seeds
 from regimes.storage.tables import Values, left_over, shard_name, write_shard
 
@@ -39,7 +42,7 @@ class SamplesRecipe(Recipe):
 
     denoiser: DenoiserRecipe
     sampler: Sampler
-    """EDM's samplers, or for a pretrained pipeline one of its schedulers."""
+    """EDM's samplers, or for a pretrained pipeline one of its schedulers, guided where it can be."""
     seeds: Seeds
     seeds_per_unit: int
     """Seeds per shard; also the batch size."""
@@ -55,17 +58,28 @@ class SamplesRecipe(Recipe):
     def __post_init__(self) -> None:
         """Schedulers sample pipelines, and latent pipelines are sampled by nothing else."""
         made = self.denoiser
-        kind = made.format if isinstance(made, CheckpointRecipe) else ""
+        kind = made.format if isinstance(made, CheckpointRecipe) else None
         if isinstance(self.sampler, SchedulerConfig) and kind not in PIPELINES:
             raise ConfigError(
                 f"scheduler {self.sampler.name}: samples folders of diffusers pipelines, got "
                 f"{made.label}; leave it out"
             )
-        if isinstance(self.sampler, SamplerConfig) and kind == "latent-pipeline":
+        if isinstance(self.sampler, SamplerConfig) and kind in LATENT:
             raise ConfigError(
                 f"{made.label}: a latent pipeline, which only schedulers sample; make its images by "
                 "jobs/generate.py --scheduler NAME"
             )
+        is_guided = isinstance(self.sampler, GuidedConfig)
+        if is_guided != (kind in GUIDANCE) or self.has_prompts != (kind == "text-pipeline"):
+            raise ConfigError(
+                f"{made.label}: expected guidance for pipelines with a class for none, and prompts besides "
+                "for those that read text; make the recipe by named_scheduler"
+            )
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether every sample has a prompt."""
+        return isinstance(self.sampler, GuidedConfig) and self.sampler.prompts is not None
 
     @property
     def num_units(self) -> int:
@@ -112,7 +126,8 @@ def make_samples(
         NotFiniteSamples: if a sample is not finite; its seed is named.
     """
     seeds = recipe.unit_seeds(unit)
-    x = _sample(recipe, seeds, loaded, device)
+    prompts = prompts_of(store, recipe)
+    x = _sample(recipe, seeds, loaded, device, prompts)
     if not bool(torch.isfinite(x).all()):
         bad = [s for s, row in zip(seeds, x, strict=True) if not bool(torch.isfinite(row).all())]
         raise NotFiniteSamples(
@@ -122,13 +137,31 @@ def make_samples(
     columns: dict[str, Values] = {"image": to_uint8(x)}
     if loaded.num_classes:
         columns["label"] = _labels(recipe, seeds, loaded)
+    if prompts:
+        columns["prompt"] = np.array([prompt_index(s, len(prompts)) for s in seeds], np.int64)
     if recipe.keep_float:
         columns["sample"] = x.to(torch.float64).numpy()
     return write_shard(store.artifact(recipe), unit, np.array(seeds, np.int64), columns)
 
 
+def prompts_of(store: Store, recipe: SamplesRecipe) -> tuple[str, ...]:
+    """The list of prompts of a recipe; none if its model reads none.
+
+    Raises:
+        BrokenArtifact: if it is missing from the store or altered.
+    """
+    sampler = recipe.sampler
+    if not isinstance(sampler, GuidedConfig) or sampler.prompts is None:
+        return ()
+    return read_prompts(store, sampler.prompts)
+
+
 def _sample(
-    recipe: SamplesRecipe, seeds: list[int], loaded: Loaded | Pipeline, device: str
+    recipe: SamplesRecipe,
+    seeds: list[int],
+    loaded: Loaded | Pipeline,
+    device: str,
+    prompts: tuple[str, ...],
 ) -> Tensor:
     """(B, C, H, W) on the CPU: float64 by EDM's samplers, float32 by schedulers."""
     if isinstance(loaded, Pipeline):
@@ -138,6 +171,7 @@ def _sample(
             seeds,
             recipe.sampler,
             class_index=recipe.class_index,
+            prompts=prompts,
             noise_device=recipe.noise_device,
         )
     assert isinstance(recipe.sampler, SamplerConfig)

@@ -2,6 +2,7 @@
 
 A shard has a column ``id`` (int64 seeds, or strings) and value columns, each one array per row: an
 image shard ``image``, a uint8 tensor (H, W, C), and sometimes ``label``, int64; a sample shard also
+``prompt``, int64, its number in a list of prompts, and
 ``sample``, a float64 tensor (C, H, W), on request; a feature shard ``feature``, a float32 tensor
 (D). The same rows always give the same bytes.
 """

@@ -165,7 +165,7 @@ def _measure(location: Location, name: str) -> tuple[int, str]:
 
 
 def _npz(samples: Artifact, file: BinaryIO) -> None:
-    """Arrays seeds and images, and labels and float64 samples (N, C, H, W) if the artifact has them."""
+    """Arrays seeds and images; labels, numbers of prompts, float64 samples (N, C, H, W) if there are any."""
     total = sum(entry.num_rows for entry in samples.files)
 
     def member(column: str) -> Member:
@@ -173,7 +173,7 @@ def _npz(samples: Artifact, file: BinaryIO) -> None:
         blocks = (values for _, values in iter_shards(samples, column))
         return (total, *first.shape[1:]), first.dtype, blocks
 
-    names = {"image": "images", "label": "labels", "sample": "samples"}
+    names = {"image": "images", "label": "labels", "prompt": "prompts", "sample": "samples"}
     ids = (ids for ids, _ in iter_shards(samples))
     members: dict[str, Member] = {"seeds": ((total,), np.int64, ids)}
     members |= {names[column]: member(column) for column in _columns(samples)}

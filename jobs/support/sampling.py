@@ -13,9 +13,9 @@ from regimes.pipelines.schedulers import SchedulerName
 from regimes.samplers.edm import SamplerConfig
 from regimes.storage import samples
 from regimes.storage.artifacts import Store
-from regimes.storage.checkpoints import PIPELINES, CheckpointRecipe
+from regimes.storage.checkpoints import LATENT, PIPELINES, CheckpointRecipe
 from regimes.storage.denoisers import DenoiserRecipe
-from regimes.storage.pipelines import named_scheduler
+from regimes.storage.pipelines import Conditions, named_scheduler
 from regimes.storage.samples import Sampler, SamplesRecipe
 
 
@@ -50,6 +50,7 @@ def choose_sampler(
     sampler: SamplerConfig,
     scheduler: SchedulerName | None,
     eta: float,
+    conditions: Conditions | None = None,
 ) -> Sampler:
     """How a model of the store is sampled.
 
@@ -59,14 +60,16 @@ def choose_sampler(
         sampler: options of EDM's samplers; schedulers take their number of steps.
         scheduler: by name; None is EDM's, and for a latent pipeline the one that it was saved with.
         eta: of scheduler ddim.
+        conditions: guidance and prompts of a pipeline.
 
     Raises:
         ConfigError: if options do not belong together, or do not fit the model.
     """
-    kind = denoiser.format if isinstance(denoiser, CheckpointRecipe) else ""
-    if scheduler is None and kind != "latent-pipeline":
+    kind = denoiser.format if isinstance(denoiser, CheckpointRecipe) else None
+    if scheduler is None and kind not in LATENT:
         if eta:
             raise ConfigError(f"--eta: of --scheduler ddim, got {eta} without it; leave it out")
+        _check_unconditional(denoiser, conditions or Conditions())
         return sampler
     if not isinstance(denoiser, CheckpointRecipe) or kind not in PIPELINES:
         raise ConfigError(
@@ -74,7 +77,24 @@ def choose_sampler(
             f"{denoiser.label}; leave it out"
         )
     _check_options(sampler)
-    return named_scheduler(store, denoiser, name=scheduler, num_steps=sampler.num_steps, eta=eta)
+    return named_scheduler(
+        store,
+        denoiser,
+        name=scheduler,
+        num_steps=sampler.num_steps,
+        eta=eta,
+        conditions=conditions,
+    )
+
+
+def _check_unconditional(denoiser: DenoiserRecipe, asked: Conditions) -> None:
+    """EDM's samplers are not guided."""
+    for field in dataclasses.fields(asked):
+        if getattr(asked, field.name) != field.default:
+            raise ConfigError(
+                f"--{field.name.replace('_', '-')}: of DiT and Stable Diffusion pipelines, and the model is "
+                f"{denoiser.label}; leave it out"
+            )
 
 
 def _check_options(sampler: SamplerConfig) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from regimes.pipelines.sampling import Pipeline
+from regimes.pipelines.model import Condition, Pipeline
 from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import Loaded
 from regimes.storage.samples import SamplesRecipe, load_model
@@ -77,6 +77,9 @@ def _evaluation(loaded: Loaded | Pipeline, batch: int) -> Callable[[], object]:
     if isinstance(loaded, Loaded):
         x, sigma = torch.zeros(batch, *loaded.image_shape), torch.tensor(1.0)
         return lambda: loaded.denoiser(x, sigma, labels)
-    x, network = torch.zeros(batch, *loaded.noise_shape), loaded.network
-    extra = {} if labels is None else {"class_labels": labels.argmax(1)}
-    return lambda: network(x, torch.tensor(1), **extra)
+    x, condition = torch.zeros(batch, *loaded.noise_shape), None
+    if loaded.text is not None:
+        condition = loaded.by_prompt([""] * batch, 1.0, "")
+    elif labels is not None:
+        condition = Condition(labels.argmax(1))
+    return lambda: loaded.predict(x, torch.tensor(1), condition)

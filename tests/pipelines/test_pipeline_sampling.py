@@ -11,13 +11,8 @@ import torch
 from regimes.denoisers.compute import Compute
 from regimes.errors import ConfigError
 from regimes.images.pixels import to_uint8
-from regimes.pipelines.sampling import (
-    DECODER,
-    UNET,
-    build_pipeline,
-    prepare_pipeline,
-    sample_pipeline,
-)
+from regimes.pipelines.model import build_pipeline, prepare_pipeline
+from regimes.pipelines.sampling import sample_pipeline
 from regimes.pipelines.schedulers import SCHEDULERS, SchedulerConfig
 
 SEEDS = [3, 7, 4_000_000_001]
@@ -29,11 +24,11 @@ def parts(pipeline):
         "unet": made_pipelines.config(pipeline.unet),
         "scheduler": made_pipelines.config(pipeline.scheduler),
     }
-    if not hasattr(pipeline, "vqvae"):
-        return found, pipeline.unet.state_dict()
-    found["vqvae"] = made_pipelines.config(pipeline.vqvae)
-    state = {UNET + k: v for k, v in pipeline.unet.state_dict().items()}
-    return found, state | {DECODER + k: v for k, v in pipeline.vqvae.state_dict().items()}
+    states = {"unet": pipeline.unet.state_dict()}
+    if hasattr(pipeline, "vqvae"):
+        found["vqvae"] = made_pipelines.config(pipeline.vqvae)
+        states["vqvae"] = pipeline.vqvae.state_dict()
+    return found, states
 
 
 def built(pipeline):
@@ -152,7 +147,7 @@ def test_bf16_changes_images_a_little(torch_rng):
 
 
 def test_parts_that_do_not_fit_are_refused():
-    config, state = parts(made_pipelines.latent_pipeline())
+    config, states = parts(made_pipelines.latent_pipeline())
     for changed, words in (
         ({"vqvae": config["vqvae"] | {"latent_channels": 4}}, "latents of 3 channels"),
         (
@@ -166,6 +161,6 @@ def test_parts_that_do_not_fit_are_refused():
         ),
     ):
         with pytest.raises(ConfigError, match=words):
-            build_pipeline(config | changed, state)
+            build_pipeline(config | changed, states)
     with pytest.raises(ConfigError, match="vqvae: its parts do not fit together"):
-        build_pipeline(config, {k: v for k, v in state.items() if k.startswith(UNET)})
+        build_pipeline(config, states | {"vqvae": {}})

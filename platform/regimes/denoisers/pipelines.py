@@ -130,8 +130,12 @@ def num_classes(unet: Mapping[str, Any]) -> int:
     return int(unet.get("num_class_embeds") or 0)
 
 
-def image_shape(unet: Mapping[str, Any]) -> tuple[int, int, int]:
+def image_shape(unet: Mapping[str, Any], part: str = "unet") -> tuple[int, int, int]:
     """(C, H, W) of one sample.
+
+    Args:
+        unet: configuration of the network.
+        part: what to call it in an error.
 
     Raises:
         ConfigError: if the configuration does not say.
@@ -139,5 +143,7 @@ def image_shape(unet: Mapping[str, Any]) -> tuple[int, int, int]:
     size, channels = unet.get("sample_size"), unet.get("in_channels")
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
     if not all(isinstance(v, int) for v in (height, width, channels)):
-        raise ConfigError(f"unet: expected sample_size and in_channels, got {size} and {channels}")
+        raise ConfigError(
+            f"{part}: expected sample_size and in_channels, got {size} and {channels}"
+        )
     return int(channels or 0), int(height or 0), int(width or 0)

@@ -13,6 +13,7 @@ The noise levels, the prediction type, clipping and the spacing of the steps are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -72,14 +73,48 @@ class SchedulerConfig:
     @property
     def num_evaluations(self) -> int:
         """Network calls per sample."""
-        if self.name == "heun":
-            return 2 * self.num_steps - 1
-        return self.num_steps + (self.name == "plms" and self.num_steps > 1)
+        return _num_evaluations(self)
 
     @property
     def is_stochastic(self) -> bool:
         """Whether steps draw noise."""
         return self.name == "ddpm" or self.eta > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuidedConfig(SchedulerConfig):
+    """How samples of a pipeline are drawn that is conditional on classes or on prompts."""
+
+    guidance: float
+    """Scale w of F(null) + w (F(given) - F(null)): 1 is the conditional network by itself, 0 the
+    unconditional one. (diffusers takes anything below 1 for 1.)"""
+    prompts: str | None = None
+    """SHA-256 of the list of prompts; None for a pipeline that reads none."""
+    negative_prompt: str = ""
+    """What guidance moves away from."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not run, or what would change nothing."""
+        SchedulerConfig.__post_init__(self)
+        if not 0 <= self.guidance < math.inf:
+            raise ConfigError(f"guidance: expected a number from 0, got {self.guidance}")
+        if self.negative_prompt and (self.prompts is None or self.guidance == 1):
+            raise ConfigError(
+                "negative_prompt: of pipelines that read prompts, with guidance other than 1; got "
+                f"{self.negative_prompt!r:.40}"
+            )
+
+    @property
+    def num_evaluations(self) -> int:
+        """Network calls per sample."""
+        calls = _num_evaluations(self)
+        return calls if self.guidance == 1 else 2 * calls
+
+
+def _num_evaluations(config: SchedulerConfig) -> int:
+    if config.name == "heun":
+        return 2 * config.num_steps - 1
+    return config.num_steps + (config.name == "plms" and config.num_steps > 1)
 
 
 def own_scheduler(scheduler: Mapping[str, Any]) -> SchedulerName:
