@@ -180,8 +180,8 @@ def build_pipeline(config: Mapping[str, Any], states: Mapping[str, State]) -> Pi
 
 def _by_unet(config: Mapping[str, Any], states: Mapping[str, State]) -> Pipeline:
     unet = config["unet"]
+    shape = _checked_shape(unet, "UNet2DModel")
     network = _network("unet", unet, ("UNet2DModel",), states["unet"])
-    shape = _checked_shape(unet)
     decoder = _decoder("vqvae", config, states, shape, DECODERS) if "vqvae" in config else None
     return Pipeline(
         network, config["scheduler"], shape, num_classes=num_classes(unet), decoder=decoder
@@ -206,8 +206,8 @@ def _by_text(config: Mapping[str, Any], states: Mapping[str, State]) -> Pipeline
     for name in _FOREIGN:
         if unet.get(name) is not None:
             raise ConfigError(f"unet: {name} is not supported, got {unet[name]!r:.40}")
+    shape = _checked_shape(unet, "UNet2DConditionModel")
     network = _network("unet", unet, ("UNet2DConditionModel",), states["unet"])
-    shape = _checked_shape(unet)
     text = build_text_encoder(config["text_encoder"], config["tokenizer"], states["text_encoder"])
     width, asked = config["text_encoder"].get("hidden_size"), unet.get("cross_attention_dim")
     if width != asked:
@@ -216,7 +216,9 @@ def _by_text(config: Mapping[str, Any], states: Mapping[str, State]) -> Pipeline
     return Pipeline(network, config["scheduler"], shape, text=text, decoder=decoder)
 
 
-def _checked_shape(unet: Mapping[str, Any]) -> Shape:
+def _checked_shape(unet: Mapping[str, Any], kind: str) -> Shape:
+    if unet.get("_class_name") != kind:
+        raise ConfigError(f"unet: expected {kind}, got {unet.get('_class_name')!r:.60}")
     if unet.get("out_channels") != unet.get("in_channels"):
         raise ConfigError(
             f"unet: expected as many channels out as in, got {unet.get('out_channels')} and "
@@ -232,13 +234,12 @@ def _decoder(
     latents: Shape,
     kinds: Sequence[str],
 ) -> Decoder:
-    network = _network(part, config[part], kinds, states[part])
     if config[part].get("latent_channels") != latents[0]:
         raise ConfigError(
             f"{part}: expected latents of {latents[0]} channels, as are denoised, got "
             f"{config[part].get('latent_channels')}"
         )
-    return Decoder(network, latents)
+    return Decoder(_network(part, config[part], kinds, states[part]), latents)
 
 
 def _network(part: str, config: Mapping[str, Any], kinds: Sequence[str], state: State) -> Any:
