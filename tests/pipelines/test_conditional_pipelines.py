@@ -1,4 +1,4 @@
-"""Pipelines conditional on classes and prompts: the images of diffusers' own calls, for the same generators."""
+"""Pipelines conditional on classes and prompts: the images of diffusers' own calls for the same noise."""
 
 from __future__ import annotations
 

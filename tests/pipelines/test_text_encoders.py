@@ -109,11 +109,15 @@ def test_what_a_configuration_names_is_not_loaded(saved, folder, monkeypatch):
     assert "evil" not in sys.modules
 
 
+def built(folder):
+    found = read_pipeline(folder)
+    parts = {part: safetensors.torch.load(data) for part, data in found.weights.items()}
+    return build_pipeline(found.config, parts)
+
+
 def refused(folder, error, words):
     with pytest.raises(error, match=words) as caught:
-        found = read_pipeline(folder)
-        parts = {part: safetensors.torch.load(data) for part, data in found.weights.items()}
-        build_pipeline(found.config, parts)
+        built(folder)
     assert len(str(caught.value).splitlines()) == 1
 
 
