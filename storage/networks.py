@@ -47,7 +47,7 @@ class NetworkRecipe(Recipe):
     """One trained network."""
 
     kind: ClassVar[str] = "network"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2  # 2: half of all stretches are along an axis, as published
 
     train: Subset
     network: NetworkConfig

@@ -155,7 +155,7 @@ def check(strategy, path, examples, load=load_edm):
 
 @pytest.mark.parametrize(
     ("name", "examples"),
-    [("ddpmpp-vp-uncond", 200), ("ncsnpp-ve-uncond", 200), ("adm-edm-cond", 100), ("tiny", 1500)],
+    [("ddpmpp-vp-uncond", 60), ("ncsnpp-ve-uncond", 60), ("adm-edm-cond", 60), ("tiny", 1200)],
 )
 def test_mutated_snapshots_load_or_are_refused(name, examples, path):
     counts = check(mutated(name), path, examples)
@@ -164,7 +164,7 @@ def test_mutated_snapshots_load_or_are_refused(name, examples, path):
 
 
 def test_mutated_training_states_load_or_are_refused(path):
-    counts = check(mutated("state").map(archived), path, examples=500)
+    counts = check(mutated("state").map(archived), path, examples=400)
     assert min(counts.values()) > 5
 
 
@@ -178,7 +178,7 @@ def test_many_mutated_snapshots_load_or_are_refused(name, path):
 def test_random_bytes_are_refused(path):
     piece = st.one_of(st.binary(max_size=20), st.sampled_from(SNIPPETS))
     pickles = st.lists(piece, max_size=40).map(lambda pieces: b"\x80\x04" + b"".join(pieces))
-    assert check(pickles, path, examples=1000)["loaded"] == 0
+    assert check(pickles, path, examples=400)["loaded"] == 0
 
 
 def test_mutated_safetensors_load_or_are_refused(path):
@@ -193,5 +193,5 @@ def test_mutated_safetensors_load_or_are_refused(path):
             content[draw(st.integers(0, header - 1))] = draw(st.integers(0, 255))
         return bytes(content[: draw(st.sampled_from([len(data), len(data), header, 7]))])
 
-    counts = check(changed(), path, 300, load_safetensors)
-    assert counts["refused"] > 100
+    counts = check(changed(), path, 100, load_safetensors)
+    assert counts["refused"] > 50

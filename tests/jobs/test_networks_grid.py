@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cifar_format import write_cifar_archive
 from job_runs import ROOT, artifact_bytes, counts, run_job
 
 from regimes.jobs import memorization
+from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
 
 TEACHER = ROOT / "tests" / "data" / "edm" / "ddpmpp-vp-uncond.pkl"
 
@@ -65,11 +67,13 @@ def test_cifar10_runs_from_the_archive_to_the_report_and_counts_flips(archive, t
     assert artifact_bytes(tmp_path) == before
 
 
-def test_models_are_trained_on_the_samples_of_a_teacher(tmp_path):
+def test_models_are_trained_on_the_samples_of_a_teacher_and_described_by_a_network(tmp_path):
+    made_networks.tiny_script(tmp_path / "tiny.pt")
     text = run_job(
         "memorization",
         *("--preset", "cifar10-smoke", "--teacher", str(TEACHER), "--teacher-seeds", "0-29"),
         *("--teacher-sampler.num-steps", "3", "--sizes", "4", "8", "--widths", "4"),
+        *("--descriptor", f"torchscript:{tmp_path / 'tiny.pt'}", "--resize", "skew-32", "--centre"),
         *("--output", str(tmp_path), "--cpus", "2"),
     )
     assert "teacher   30 images: 0 units kept, 3 made" in text
@@ -83,28 +87,24 @@ def test_models_are_trained_on_the_samples_of_a_teacher(tmp_path):
         assert train["split"] == {"type": "Split", "num_images": 30, "parts": 1, "seed": None}
         assert train["images"]["seeds"]["ranges"] == [[0, 29]]
     assert ("rp_optimal", 4, 4) in scores(tmp_path)
-
-
-def test_two_parts_compare_models_of_disjoint_data_by_a_network(archive, tmp_path):
-    made_networks.tiny_script(tmp_path / "tiny.pt")
-    network = (
-        "--descriptor",
-        f"torchscript:{tmp_path / 'tiny.pt'}",
-        "--resize",
-        "skew-32",
-        "--centre",
-    )
-    grid = ("--parts", "2", "--widths", "4", "--sizes", "4", "8")
-    text = smoke(archive, tmp_path, *grid, *network)
-    assert counts(text, "train") == (0, 4)
     (folder,) = (tmp_path / "memorization").iterdir()
-    labels = pq.read_table(folder / "scores.parquet")["descriptor"].to_pylist()
-    (label,) = {text for text in labels if text}
+    rows = pq.read_table(folder / "scores.parquet").to_pylist()
+    in_pixels = {r["score"] for r in rows if r["descriptor"] == "raw-pixels"}
+    assert in_pixels == {"ratio", "ratio_heldout", "ratio_unflipped"}  # distances, as published
+    (label,) = {r["descriptor"] for r in rows} - {"raw-pixels"}
     assert label.startswith("torchscript-tiny skew-32 output weights:")
     assert " centre:" in label
-    found = scores(tmp_path)
-    assert ("rp_disjoint", 8, 4) in found
-    assert ("rp_disjoint_null", 8, None) in found
+
+
+def test_two_parts_train_models_of_disjoint_images(archive):
+    experiment = dataclasses.replace(
+        memorization.PRESETS["cifar10-smoke"], source=str(archive), parts=2, widths=(4,)
+    )
+    grid, _ = memorization._plan(experiment, ChosenDescriptor.find(DEFAULT_DESCRIPTOR))
+    assert sorted(grid.models) == [(4, 4, "A"), (4, 4, "B"), (4, 16, "A"), (4, 16, "B")]
+    a, b = (set(grid.split.subset(half, 16)) for half in ("A", "B"))
+    assert len(a) == len(b) == 16
+    assert not a & b
 
 
 def test_dry_run_prints_the_grid_and_its_cost(archive, tmp_path, capsys):

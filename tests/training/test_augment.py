@@ -102,10 +102,12 @@ def test_parameters_follow_their_laws():
     for normal in (drawn.scale, drawn.stretch, drawn.shift[:, 0], drawn.shift[:, 1]):
         assert abs(normal.mean()) < 5 / math.sqrt(num)
         assert abs(normal.std() - 1) < 5 / math.sqrt(2 * num)
-    for angle in (drawn.rotation, drawn.stretch_angle):
+    turned = drawn.stretch_angle != 0  # half of all stretches; the others are along an axis
+    assert abs(turned.mean() - 0.5) < 5 * 0.5 / math.sqrt(num)
+    for angle in (drawn.rotation, drawn.stretch_angle[turned]):
         assert abs(angle).max() <= math.pi
         # Uniform on an interval of length 2 pi: deviation pi / sqrt(3).
-        assert abs(angle.mean()) < 5 * math.pi / math.sqrt(3 * num)
+        assert abs(angle.mean()) < 5 * math.pi / math.sqrt(3 * len(angle))
         assert abs(angle.std() - math.pi / math.sqrt(3)) < 0.05
     pairs = np.corrcoef([drawn.scale, drawn.rotation, drawn.stretch, *drawn.shift.T])
     assert abs(pairs - np.eye(5)).max() < 5 / math.sqrt(num)

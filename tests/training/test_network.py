@@ -202,7 +202,7 @@ LARGE = dataclasses.replace(CONFIG, batch_size=48, learning_rate=1e-4)
 @pytest.mark.parametrize("microbatch", [5, 16, 47])
 def test_microbatches_change_results_by_rounding_only(microbatch):
     whole, cut = make(LARGE), make(LARGE, microbatch=microbatch)
-    losses = [(float(whole.step()), float(cut.step())) for _ in range(5)]
+    losses = [(float(whole.step()), float(cut.step())) for _ in range(3)]
     assert losses[-1][0] == pytest.approx(losses[-1][1], rel=1e-5)
     # Adam turns rounding of a vanishing gradient into a step of up to the rate, 1e-4.
     assert largest_difference(whole, cut) < 1e-3
@@ -254,7 +254,7 @@ def test_seed_determines_the_initial_weights():
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_is_near_float32(precision):
     exact, mixed = make(), make(dataclasses.replace(CONFIG, precision=precision))
-    losses = [(float(exact.step()), float(mixed.step())) for _ in range(10)]
+    losses = [(float(exact.step()), float(mixed.step())) for _ in range(5)]
     assert losses[-1][0] != losses[-1][1]
     assert losses[-1][0] == pytest.approx(losses[-1][1], rel=0.01)
 
@@ -319,14 +319,15 @@ def test_other_architectures_train(arch):
 
 
 def test_training_memorizes_a_single_image():
-    """200 steps bring the error at a moderate noise level to a tenth of the variance."""
+    """120 steps bring the loss to less than a third."""
     images = some_images(1).repeat(4, axis=0)
     config = dataclasses.replace(
         CONFIG, augment=0.0, learning_rate=4e-3, lr_rampup_kimg=0, ema_halflife_kimg=0.2
     )
-    trainer = make(config, dataclasses.replace(NETWORK, dropout=0.0), images=images)
+    network = dataclasses.replace(NETWORK, dropout=0.0, channel_mult=(1,), attn_resolutions=())
+    trainer = make(config, network, images=images)
     first = float(trainer.step())
-    for _ in range(200):
+    for _ in range(120):
         last = float(trainer.step())
     assert last < 0.3 * first
 

@@ -6,6 +6,7 @@
     scale               2^(0.2 a2), a2 ~ N(0, 1)      p                     a2
     rotate              a3 uniform on (-pi, pi)       p                     cos a3 - 1, sin a3
     stretch             2^(0.2 a5) along angle a4     p                     a5 cos a4, a5 sin a4
+                        a5 ~ N(0, 1); a4 is 0 for half of them, the others' uniform on (-pi, pi)
     shift               (a6, a7) S/8, a6, a7 ~ N(0,1) p                     a6, a7
 
 in this order, each independent of the others; the parameters of one that is left out are 0. So a
@@ -31,6 +32,7 @@ from regimes.training.resampling import affine_resample
 NUM_CONDITIONS = 9
 _LOG2_SCALE = 0.2
 _SHIFT = 1 / 8
+_TURNED = 0.5  # of all stretches; the others are along an axis of the image
 
 Values = npt.NDArray[np.float64]
 
@@ -70,12 +72,13 @@ class Augmentation:
         coins = rng.integers(0, 2, (2, num)).astype(bool)
         angles = rng.uniform(-np.pi, np.pi, (2, num))
         normals = rng.standard_normal((4, num))
+        turned = rng.random(num) < _TURNED
         return cls(
             xflip=coins[0] & xflip,
             yflip=coins[1] & gates[0],
             scale=normals[0] * gates[1],
             rotation=angles[0] * gates[2],
-            stretch_angle=angles[1] * gates[3],
+            stretch_angle=angles[1] * (gates[3] & turned),
             stretch=normals[1] * gates[3],
             shift=(normals[2:] * gates[4]).T,
         )
