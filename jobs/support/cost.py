@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from regimes.denoisers.closed_form import EmpiricalDenoiser
 from regimes.denoisers.unet.build import restore_denoiser
@@ -33,6 +34,7 @@ _TIMED_STEPS = 3
 _CPU_BATCH = 2  # images per timed step of a network: large ones take seconds each on a CPU
 _TIMED_IMAGES = 1024  # training images of a timed closed form; its cost is linear in them
 _BYTES_PER_WEIGHT = 4
+_GPU_RATE = 1e13  # operations per second that a dry run without a GPU converts by, and says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Cost:
     """To sample all its models."""
     num_weights: int
     """Per model."""
+    operations: float = 0.0
+    """Floating-point operations to train and sample a network; those of ensembles are not counted."""
 
 
 def print_plan(
@@ -57,83 +61,90 @@ def print_plan(
     """Print stages, what is complete, and estimates of time and storage.
 
     Times are those of one thread, or one GPU, of this machine, measured here in seconds; a
-    cluster's nodes will differ.
+    cluster's nodes will differ. Where there is no GPU, the operations of large networks are counted.
     """
     e, on_gpu = grid.experiment, torch.cuda.is_available() and options.device != "cpu"
+    device = "cuda" if on_gpu else "cpu"
     print(f"results   {results.location.uri}")
     parts = "two halves" if e.parts == 2 else "one part"
     print(f"images    {grid.num_images} of {e.origin}, {parts}, n = {_listing(grid.sizes)}")
-    seconds, images = _teacher(store, grid) if decoded is None else ([], decoded.images)
+    seconds, images = _teacher(store, grid, device) if decoded is None else ([], decoded.images)
     costs = {trial[0].width: trial for trial in reversed(grid.trials)}
-    measured = {w: _measure(t, images, grid, on_gpu) for w, t in sorted(costs.items())}
+    measured = {w: _measure(t, images, grid, device) for w, t in sorted(costs.items())}
     for width, cost in measured.items():
-        seconds += _print_training(store, grid, width, cost, on_gpu)
-    closed = _closed_form_seconds(grid, images)
+        seconds += _print_training(store, grid, width, cost, device)
+    closed = _closed_form_seconds(grid, images, device)
     seconds += [closed] if store.missing(grid.all_samples) else []
     samples, features = store.missing(grid.all_samples), store.missing(grid.all_features)
     print(
         f"sample    {len(grid.all_samples)} models x {e.num_samples} seeds, {len(samples)} missing; "
-        f"closed forms {duration(closed)} on one CPU"
+        f"closed forms {duration(closed)} on {_where(device)}"
     )
     print(f"describe  {len(grid.all_features)} image sets, {len(features)} missing")
-    _print_total(seconds, options.cpus or os.cpu_count() or 1, on_gpu)
+    operations = sum(measured[t[0].width].operations for t in grid.trials if store.missing(t))
+    _print_total(seconds, operations, options.cpus or os.cpu_count() or 1, on_gpu)
     weights = sum(measured[m.width].num_weights for m in grid.models.values())
     print(f"storage   {_storage_bytes(grid, images, weights) / 1e6:,.0f} MB")
 
 
 def _print_training(
-    store: Store, grid: MemorizationGrid, width: int, cost: Cost, on_gpu: bool
+    store: Store, grid: MemorizationGrid, width: int, cost: Cost, device: str
 ) -> list[float]:
     """One line for a width; returns the seconds of its trials that are left to do."""
     trials = [t for t in grid.trials if t[0].width == width]
     missing = [t for t in trials if store.missing(t)]
     models = sum(len(t) for t in trials)
     left = sum(len(store.missing(t)) for t in trials)
-    where = torch.cuda.get_device_name() if on_gpu else "one CPU"
     print(
         f"train     width {width}: {models} models, {left} missing, {num_steps(trials[0][0])} steps, "
-        f"{duration(cost.train_s * len(trials))} on {where}; "
+        f"{duration(cost.train_s * len(trials))} on {_where(device)}; "
         f"sampling {duration(cost.sample_s * len(trials))}"
     )
     return [cost.train_s + cost.sample_s] * len(missing)
 
 
-def _print_total(seconds: Sequence[float], cpus: int, on_gpu: bool) -> None:
+def _print_total(seconds: Sequence[float], operations: float, cpus: int, on_gpu: bool) -> None:
     total = sum(seconds)
     if on_gpu:
         print(f"total     {total / 3600:,.1f} GPU-hours at the measured throughput")
         return
     wall = max([total / cpus, *seconds])
     print(f"total     {duration(total)} of CPU; about {duration(wall)} on {cpus} CPUs here")
-    if total > 24 * 3600:
+    if total > 24 * 3600 and operations:
         print(
-            "          no GPU here: for GPU-hours run --dry-run on a machine that has one "
-            f"({total / 3600:,.0f} CPU-hours)"
+            f"          no GPU here: {operations:.1e} floating-point operations to train and sample "
+            f"networks, which are {operations / _GPU_RATE / 3600:,.0f} GPU-hours at "
+            f"{_GPU_RATE / 1e12:.0f} TFLOP/s; --dry-run on a machine with a GPU measures its own rate"
         )
+
+
+def _where(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else "one CPU"
 
 
 def _listing(values: Sequence[int]) -> str:
     return ", ".join(str(v) for v in values)
 
 
-def _teacher(store: Store, grid: MemorizationGrid) -> tuple[list[float], Images]:
+def _teacher(store: Store, grid: MemorizationGrid, device: str) -> tuple[list[float], Images]:
     """Seconds to make a teacher's samples, and images of their shape; nothing is kept."""
     assert isinstance(grid.experiment, NetworkExperiment)
     assert isinstance(grid.images, SamplesRecipe)
     aside = Store(f"memory://{uuid.uuid4().hex}")
     try:
         recipe = import_model(aside, str(grid.experiment.teacher))
-        loaded = load_denoiser(aside, recipe)
+        loaded = load_denoiser(aside, recipe, device=device)
     finally:
         aside.root.remove()
     channels, height, width = loaded.image_shape
     evaluations = grid.images.sampler.num_evaluations * grid.num_images
-    call_s = _seconds_per_call(loaded.denoiser, torch.zeros(_CPU_BATCH, *loaded.image_shape))
-    seconds = call_s / _CPU_BATCH * evaluations
+    batch = grid.experiment.seeds_per_unit if device == "cuda" else _CPU_BATCH
+    x = torch.zeros(batch, *loaded.image_shape, device=device)
+    seconds = _seconds_per_call(loaded.denoiser, x) / batch * evaluations
     done = not store.missing([grid.images])
     print(
         f"teacher   {recipe.label}, {grid.num_images} images {width}x{height}x{channels}, "
-        + ("complete" if done else f"{duration(seconds)} on one CPU")
+        + ("complete" if done else f"{duration(seconds)} on {_where(device)}")
     )
     rng = np.random.default_rng(0)
     count = min(grid.num_images, 2 * _CPU_BATCH)
@@ -142,7 +153,7 @@ def _teacher(store: Store, grid: MemorizationGrid) -> tuple[list[float], Images]
 
 
 def _measure(
-    trial: Sequence[TrainedRecipe], images: Images, grid: MemorizationGrid, on_gpu: bool
+    trial: Sequence[TrainedRecipe], images: Images, grid: MemorizationGrid, device: str
 ) -> Cost:
     """Time a few steps of a trial, and a few calls of its denoiser."""
     first = trial[0]
@@ -150,7 +161,7 @@ def _measure(
     torch.set_num_threads(1)
     try:
         if isinstance(first, NetworkRecipe):
-            return _measure_network(first, images, grid, "cuda" if on_gpu else "cpu")
+            return _measure_network(first, images, grid, device)
         assert isinstance(first, ModelRecipe)
         return _measure_ensemble(len(trial), first, images, grid)
     finally:
@@ -171,13 +182,24 @@ def _measure_network(
     )
     step_s = _timed(trainer.step, device)
     x = torch.zeros(batch, *to_float(images[:1]).shape[1:], device=device)
-    denoiser = restore_denoiser(trainer.denoiser.config, trainer.averaged_state())
-    call_s = _seconds_per_call(denoiser.to(device), x)
+    denoiser = restore_denoiser(trainer.denoiser.config, trainer.averaged_state()).to(device)
+    call_s, sigma = _seconds_per_call(denoiser, x), torch.tensor(1.0, device=device)
+    trained, evaluated = recipe.training.duration_kimg * 1000, _evaluations(grid)
+    operations = _operations(trainer.step) * trained
+    operations += _operations(lambda: denoiser(x, sigma)) * evaluated
     return Cost(
-        train_s=step_s / batch * recipe.training.duration_kimg * 1000,
-        sample_s=call_s / batch * _evaluations(grid),
+        train_s=step_s / batch * trained,
+        sample_s=call_s / batch * evaluated,
         num_weights=trainer.num_parameters,
+        operations=operations / batch,
     )
+
+
+def _operations(action: Callable[[], object]) -> int:
+    """Floating-point operations of the convolutions and products of a call."""
+    with FlopCounterMode(display=False) as counter:
+        action()
+    return counter.get_total_flops()
 
 
 def _measure_ensemble(
@@ -209,10 +231,10 @@ def _evaluations(grid: MemorizationGrid) -> int:
     return grid.experiment.sampler.num_evaluations * grid.experiment.num_samples
 
 
-def _closed_form_seconds(grid: MemorizationGrid, images: Images) -> float:
+def _closed_form_seconds(grid: MemorizationGrid, images: Images, device: str) -> float:
     """To sample the closed forms of every training set: two products with all its images each."""
     count = min(_TIMED_IMAGES, grid.sizes[-1])
-    y = torch.zeros(count, *to_float(images[:1]).shape[1:])
+    y = torch.zeros(count, *to_float(images[:1]).shape[1:], device=device)
     call_s = _seconds_per_call(EmpiricalDenoiser(y), y[:1].expand(16, -1, -1, -1)) / 16 / count
     trained_on = sum(n for n, _ in grid.closed_form("empirical"))
     return 2 * call_s * trained_on * _evaluations(grid)

@@ -14,7 +14,7 @@ import torch
 from edm_format import DATA, FILES, Persistent, dump, edm_modules, save, snapshot
 from watch import nothing_runs
 
-from regimes.checkpoints import load_edm
+from regimes.checkpoints import load_edm, pickles
 from regimes.checkpoints.pickles import read_checkpoint
 from regimes.denoisers.unet import build_denoiser
 from regimes.errors import BadCheckpoint, UnsafeCheckpoint
@@ -391,3 +391,16 @@ def test_damage_in_the_weights_of_an_archive_is_noticed(path):
         info = next(i for i in archive.infolist() if i.filename.endswith("data/0"))
     whole[info.header_offset + 200] ^= 1
     refusal(bytes(whole), path, BadCheckpoint)
+
+
+def test_a_storage_of_an_archive_is_checked_once_for_all_its_tensors(path, monkeypatch):
+    """Else a small file could have a large storage read a hundred thousand times."""
+    base = torch.arange(1000, dtype=torch.float32)
+    save({"ema": {f"p{i}": base[i : i + 2] for i in range(500)}}, path)
+    read = []
+    content = pickles._content
+    monkeypatch.setattr(pickles, "_content", lambda *a: read.append(a) or content(*a))
+    tensors = read_checkpoint(path)[0]["ema"]
+    for i in range(500):
+        assert tensors[f"p{i}"].read().tolist() == [i, i + 1]
+    assert len(read) == 1

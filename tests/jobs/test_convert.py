@@ -8,11 +8,13 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from job_runs import ROOT, environment
 
 from regimes.checkpoints import load_edm, load_safetensors
+from regimes.images.sources import open_source
 from regimes.jobs import convert
 
 DATA = ROOT / "tests" / "data" / "edm"
@@ -122,6 +124,43 @@ def test_what_cannot_be_converted_is_one_line(source, target, words, tmp_path, c
     assert said.startswith(f"error: {words}")
     assert said.count("\n") == 1
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_images_become_a_dataset_of_edm(tmp_path, capsys):
+    """The first images in order, with their classes, as EDM's own tool names them."""
+    target = tmp_path / "new" / "digits.zip"
+    said = run(capsys, "digits", target, "--max-images", "12", "--channels", "3")
+    assert said.startswith(f"written          {target}: 12 of 1797 images, 10 classes (sha256 ")
+    found, source = open_source(str(target)), open_source("digits")
+    assert list(found.ids) == [f"00000/img{i:08d}.png" for i in range(12)]
+    assert found.labels == list(source.labels[:12])
+    for i in range(12):
+        np.testing.assert_array_equal(found.read(i), source.read(i).repeat(3, axis=2))
+    again = tmp_path / "again.zip"
+    run(capsys, target, again, "--image-size", "4", "--max-images", "3")
+    assert open_source(str(again)).read(0).shape == (4, 4, 3)
+    run(capsys, target, tmp_path / "copy.zip")
+    assert (tmp_path / "copy.zip").read_bytes() == target.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["digits", "d.zip", "--max-images", "1798"], "--max-images: expected 1 to 1797"),
+        (["digits", "d.zip", "--max-images", "0"], "--max-images: expected 1 to 1797"),
+        (["digits", "d.zip", "--image-size", "0"], "--image-size: expected at least 1, got 0"),
+        (["digits", "d.zip", "--image-size", "6"], "d.zip: image 0: EDM expects a square"),
+        (["nowhere", "d.zip"], "nowhere: no such file or folder"),
+        (["d.zip", "d.zip"], "d.zip: is both IN and OUT"),
+        ([DATA / "adm-edm-cond.pkl", "--max-images", "3"], "--max-images: for images"),
+    ],
+)
+def test_what_cannot_become_a_dataset_is_one_line(arguments, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = run(capsys, *arguments, expect=1)
+    assert said.startswith(f"error: {words}")
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_job_runs_without_ray(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from job_runs import ROOT, run_job
+from job_runs import ROOT, run_here, run_job
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -18,11 +18,18 @@ from regimes.jobs import generate
 EDM = ROOT / "tests" / "data" / "edm"
 
 
-def job(output: Path, *options: str, model: str = "ddpmpp-vp-uncond", expect: int = 0) -> str:
+def options_of(output: Path, model: str) -> tuple[str, ...]:
     path = model if "/" in model or ":" in model else str(EDM / f"{model}.pkl")
-    return run_job(
-        "generate", "--model", path, "--output", str(output), "--cpus", "2", *options, expect=expect
-    )
+    return "--model", path, "--output", str(output), "--cpus", "2"
+
+
+def job(output: Path, *options: str, model: str = "ddpmpp-vp-uncond") -> str:
+    return run_job("generate", *options_of(output, model), *options)
+
+
+def no_sampling(output: Path, *options: str, model: str, expect: int = 0) -> str:
+    """Run the job where nothing is left to sample, or nothing may be."""
+    return run_here("generate", *options_of(output, model), *options, expect=expect)
 
 
 def flags(sampler: dict[str, float]) -> list[str]:
@@ -30,25 +37,32 @@ def flags(sampler: dict[str, float]) -> list[str]:
     return [t for k, v in sampler.items() for t in (f"--{k.lower().replace('_', '-')}", str(v))]
 
 
-@pytest.mark.parametrize(("name", "case"), [("adm-edm-cond", 1), ("ncsnpp-ve-uncond", 0)])
-def test_images_are_those_of_the_original_code(tmp_path, name, case):
-    about = json.loads((EDM / f"{name}.json").read_text())["cases"][case]
-    expected = np.load(EDM / f"{name}.npz")
-    seeds = ",".join(map(str, about["seeds"]))
-    job(
-        tmp_path,
-        "--seeds",
-        seeds,
-        "--format",
-        "npz",
-        "--float",
-        *flags(about["sampler"]),
-        model=name,
-    )
-    found = np.load(tmp_path / "samples.npz")
-    assert found["seeds"].tolist() == about["seeds"]
+CASE = 1  # with churn
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    """Samples of the conditional network for its reference seeds, by (replicas, batch size)."""
+    about = json.loads((EDM / "adm-edm-cond.json").read_text())["cases"][CASE]
+    seeds = ("--seeds", ",".join(map(str, about["seeds"])), "--format", "npz", "--float")
+    results = {}
+    for replicas, batch in ((1, 2), (2, 2), (2, 3)):
+        output = tmp_path_factory.mktemp(f"conditional-{replicas}-{batch}")
+        how = ("--replicas", str(replicas), "--batch-size", str(batch))
+        text = job(output, *seeds, *how, *flags(about["sampler"]), model="adm-edm-cond")
+        assert "4 seeds: 0 units kept, 2 made" in text
+        with np.load(output / "samples.npz") as arrays:
+            results[replicas, batch] = dict(arrays)
+    return about["seeds"], results
+
+
+def test_images_are_those_of_the_original_code(conditional):
+    """Of all four networks, without the job: tests/checkpoints/test_edm_networks.py."""
+    seeds, results = conditional
+    expected, found = np.load(EDM / "adm-edm-cond.npz"), results[2, 3]
+    assert found["seeds"].tolist() == seeds
     assert (found["images"].dtype, found["samples"].dtype) == (np.uint8, np.float64)
-    reference = expected[f"images_{case}"]
+    reference = expected[f"images_{CASE}"]
     assert found["samples"].shape == reference.shape
     assert np.abs(found["samples"] - reference).max() <= 1e-4 * np.abs(reference).max()
     levels = np.clip(reference * 127.5 + 128, 0, 255)
@@ -56,29 +70,14 @@ def test_images_are_those_of_the_original_code(tmp_path, name, case):
     levels = levels.astype(np.uint8)
     same = (found["images"].transpose(0, 3, 1, 2) == levels) | near_a_step
     assert same.all()
-    if name == "adm-edm-cond":
-        labels = expected[f"class_labels_{case}"].argmax(1)
-        assert found["labels"].tolist() == labels.tolist()
+    labels = expected[f"class_labels_{CASE}"].argmax(1)
+    assert found["labels"].tolist() == labels.tolist()
 
 
-def test_images_depend_on_neither_replicas_nor_the_batch(tmp_path):
-    results = {}
-    for replicas, batch in ((1, 4), (2, 4), (2, 3)):
-        output = tmp_path / f"{replicas}-{batch}"
-        text = job(
-            output,
-            "--seeds=7-13",
-            "--format=npz",
-            "--float",
-            "--num-steps=6",
-            f"--replicas={replicas}",
-            f"--batch-size={batch}",
-        )
-        assert f"7 seeds: 0 units kept, {2 if batch == 4 else 3} made" in text
-        results[replicas, batch] = np.load(output / "samples.npz")
-    one, two, other = results[1, 4], results[2, 4], results[2, 3]
-    assert one["seeds"].tolist() == list(range(7, 14))
-    for key in ("images", "samples"):
+def test_images_depend_on_neither_replicas_nor_the_batch(conditional):
+    _, results = conditional
+    one, two, other = results[1, 2], results[2, 2], results[2, 3]
+    for key in ("images", "samples", "labels"):
         np.testing.assert_array_equal(one[key], two[key])
     difference = np.abs(other["samples"] - one["samples"]).max()
     assert difference <= 1e-5 * np.abs(one["samples"]).max()
@@ -89,9 +88,10 @@ def test_formats_hold_the_same_images_and_a_second_run_computes_nothing(tmp_path
     common = ("--max-images", "5", "--seeds", "3,998-1001", "--num-steps", "4")
 
     def run(*options: str) -> str:
-        return job(tmp_path / "out", *common, *options, model="empirical:digits")
+        return no_sampling(tmp_path / "out", *common, *options, model="empirical:digits")
 
-    assert "5 seeds: 0 units kept, 1 made" in run("--subdirs")
+    made = job(tmp_path / "out", *common, "--subdirs", model="empirical:digits")
+    assert "5 seeds: 0 units kept, 1 made" in made
     names = sorted(
         p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/0*/*.png")
     )
@@ -119,7 +119,8 @@ def test_formats_hold_the_same_images_and_a_second_run_computes_nothing(tmp_path
         np.floor(i / 16 * 255 + 0.5).astype(np.uint8).tobytes() for i in load_digits().images[:5]
     }
     assert {image.tobytes() for image in arrays["images"]} <= train
-    error = job(tmp_path / "out", *common[:-1], "5", model="empirical:digits", expect=1)
+    other = (*common[:-1], "5")
+    error = no_sampling(tmp_path / "out", *other, model="empirical:digits", expect=1)
     assert "holds samples of another configuration" in error
 
 
@@ -131,19 +132,19 @@ def test_folder_never_mixes_two_exports(tmp_path):
 
     job(tmp_path, *options, "--seeds", "0-5", model="empirical:digits")
     assert len(pngs()) == 6
-    job(tmp_path, *options, "--seeds", "0-5", "--subdirs", model="empirical:digits")
+    no_sampling(tmp_path, *options, "--seeds", "0-5", "--subdirs", model="empirical:digits")
     assert pngs() == [f"000000/{seed:06d}.png" for seed in range(6)]
     job(tmp_path, *options, "--seeds", "0-2", "--no-resume", model="wiener:digits")
     assert pngs() == ["000000.png", "000001.png", "000002.png"]
     (tmp_path / "manifest.json").unlink()  # as after a kill in the middle of an export
-    error = job(tmp_path, *options, "--seeds", "0-1", model="wiener:digits", expect=1)
+    error = no_sampling(tmp_path, *options, "--seeds", "0-1", model="wiener:digits", expect=1)
     assert "holds samples of another configuration" in error
 
 
 def test_images_of_others_are_never_replaced(tmp_path):
     (tmp_path / "000007.png").write_bytes(b"mine")
     options = ("--max-images", "4", "--seeds", "0-1", "--num-steps", "2", "--no-resume")
-    text = job(tmp_path, *options, model="empirical:digits", expect=1)
+    text = no_sampling(tmp_path, *options, model="empirical:digits", expect=1)
     assert "holds 1 images that this job did not write (000007.png)" in text
     assert (tmp_path / "000007.png").read_bytes() == b"mine"
 
@@ -152,7 +153,7 @@ def test_a_damaged_file_is_found_by_name(tmp_path):
     options = ("--max-images", "4", "--seeds", "0-1", "--num-steps", "2")
     job(tmp_path, *options, model="empirical:digits")
     (tmp_path / "000001.png").write_bytes(b"")
-    text = job(tmp_path, *options, model="empirical:digits", expect=1)
+    text = no_sampling(tmp_path, *options, model="empirical:digits", expect=1)
     assert "000001.png" in text
     assert len(text.strip().splitlines()) == 1
 
@@ -197,6 +198,6 @@ def test_sampling_a_hostile_file_executes_nothing(tmp_path):
     (tmp_path / "evil.pkl").write_bytes(
         b"cos\nsystem\n(S'touch " + str(tmp_path / "x").encode() + b"'\ntR."
     )
-    text = job(tmp_path / "out", model=str(tmp_path / "evil.pkl"), expect=1)
+    text = no_sampling(tmp_path / "out", model=str(tmp_path / "evil.pkl"), expect=1)
     assert "os.system" in text or "posix.system" in text
     assert not (tmp_path / "x").exists()

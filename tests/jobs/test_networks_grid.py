@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from cifar_format import write_cifar_archive
-from job_runs import ROOT, artifact_bytes, counts, run_job
+from job_runs import ROOT, artifact_bytes, counts, run_here, run_job
 
 from regimes.jobs import memorization
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
@@ -35,11 +35,6 @@ def archive(tmp_path_factory):
     return path
 
 
-def smoke(archive: Path, output: Path, *options: str, expect: int = 0) -> str:
-    common = ("--preset", "cifar10-smoke", "--source", str(archive), "--output", str(output))
-    return run_job("memorization", *common, "--cpus", "2", *options, expect=expect)
-
-
 def scores(output: Path) -> dict[tuple[str, int, int | None], float]:
     (folder,) = (output / "memorization").iterdir()
     rows = pq.read_table(folder / "scores.parquet").to_pylist()
@@ -47,7 +42,8 @@ def scores(output: Path) -> dict[tuple[str, int, int | None], float]:
 
 
 def test_cifar10_runs_from_the_archive_to_the_report_and_counts_flips(archive, tmp_path):
-    text = smoke(archive, tmp_path)
+    common = ("--preset", "cifar10-smoke", "--source", str(archive), "--output", str(tmp_path))
+    text = run_job("memorization", *common, "--cpus", "2")
     assert "60 images read" in text
     assert counts(text, "train") == (0, 4)
     assert counts(text, "sample") == (0, 16)
@@ -63,7 +59,7 @@ def test_cifar10_runs_from_the_archive_to_the_report_and_counts_flips(archive, t
     assert config["recipe"]["experiment"]["network"]["precond"] == "vp"
     assert (folder / "figures" / "memorizer-w4.png").stat().st_size > 1000
     before = artifact_bytes(tmp_path)
-    assert "complete: nothing to compute" in smoke(archive, tmp_path)
+    assert "complete: nothing to compute" in run_here("memorization", *common)
     assert artifact_bytes(tmp_path) == before
 
 

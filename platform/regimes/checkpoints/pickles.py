@@ -9,6 +9,7 @@ from __future__ import annotations
 
 # zipfile decodes names with it, and would import it while it reads a file.
 import encodings.cp437  # noqa: F401
+import functools
 import io
 import struct
 import zipfile
@@ -27,6 +28,7 @@ MAX_ENTRIES = 200_000
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 _ZIP_MAGIC = b"PK\x03\x04"
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # magic number, lengths of name and extra field
 _ZIP_ERRORS = (
     zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError,
     LookupError, struct.error, zlib.error,
@@ -187,7 +189,8 @@ def _read_zip(data: bytes, context: Context) -> object:
         if entry is None:
             raise BadCheckpoint(f"damaged archive: storage {shown(key)} is missing")
         storage.require_size(entry.file_size)
-        storage.read = lambda: _read_entry(archive, entry)
+        # Checked once and never copied: a small file could ask for thousands of parts of a large one.
+        storage.read = functools.cache(lambda: _content(memoryview(data), entry))
 
     return Machine(pickled, _Archive(context, open_storage)).run()
 
@@ -212,8 +215,15 @@ def _root(entries: dict[str, zipfile.ZipInfo]) -> str:
     return roots[0]
 
 
-def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    try:
-        return archive.read(entry)
-    except _ZIP_ERRORS as error:
-        raise BadCheckpoint(f"damaged archive: {entry.filename[:80]!r} ({error})") from error
+def _content(data: memoryview, entry: zipfile.ZipInfo) -> memoryview:
+    """The bytes of an entry that is not compressed, as a view into the archive."""
+    name = f"damaged archive: {entry.filename[:80]!r}"
+    header = data[max(0, entry.header_offset) :][: _LOCAL_HEADER.size]
+    if len(header) < _LOCAL_HEADER.size or entry.flag_bits & 1:
+        raise BadCheckpoint(f"{name} has no header, or is encrypted")
+    magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    start = entry.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+    content = data[start : start + entry.file_size]
+    if magic != _ZIP_MAGIC or len(content) < entry.file_size or zlib.crc32(content) != entry.CRC:
+        raise BadCheckpoint(f"{name} is not what its checksum says")
+    return content
