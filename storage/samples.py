@@ -38,7 +38,7 @@ class SamplesRecipe(Recipe):
     """Which denoiser, sampled how, for which seeds."""
 
     kind: ClassVar[str] = "samples"
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3  # 3: discretization iddpm visits the published levels
 
     denoiser: DenoiserRecipe
     sampler: Sampler

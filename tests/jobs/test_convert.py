@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from job_runs import ROOT, environment
 
-from regimes.checkpoints import load_edm, load_safetensors
+from regimes.checkpoints import load_edm, load_safetensors, read_edm
 from regimes.images.sources import open_source
 from regimes.jobs import convert
 
@@ -48,6 +49,9 @@ def test_converted_network_gives_the_same_outputs_and_the_same_description(name,
     described = json.loads((target.parent / "net.json").read_text(), parse_constant=pytest.fail)
     assert described["configuration"] == original.config
     assert described["weights_sha256"] == digests[1]
+    state, expected = safetensors.torch.load_file(target), read_edm(source)[1]
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[key], expected[key]) for key in expected)
     again = run(capsys, target)
     assert again.splitlines()[1:] == said.splitlines()[1:5]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from job_runs import ROOT, run_here, run_job
+from job_runs import ROOT, run_job
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -23,13 +23,8 @@ def options_of(output: Path, model: str) -> tuple[str, ...]:
     return "--model", path, "--output", str(output), "--cpus", "2"
 
 
-def job(output: Path, *options: str, model: str = "ddpmpp-vp-uncond") -> str:
-    return run_job("generate", *options_of(output, model), *options)
-
-
-def no_sampling(output: Path, *options: str, model: str, expect: int = 0) -> str:
-    """Run the job where nothing is left to sample, or nothing may be."""
-    return run_here("generate", *options_of(output, model), *options, expect=expect)
+def job(output: Path, *options: str, model: str, expect: int = 0) -> str:
+    return run_job("generate", *options_of(output, model), *options, expect=expect)
 
 
 def flags(sampler: dict[str, float]) -> list[str]:
@@ -88,7 +83,7 @@ def test_formats_hold_the_same_images_and_a_second_run_computes_nothing(tmp_path
     common = ("--max-images", "5", "--seeds", "3,998-1001", "--num-steps", "4")
 
     def run(*options: str) -> str:
-        return no_sampling(tmp_path / "out", *common, *options, model="empirical:digits")
+        return job(tmp_path / "out", *common, *options, model="empirical:digits")
 
     made = job(tmp_path / "out", *common, "--subdirs", model="empirical:digits")
     assert "5 seeds: 0 units kept, 1 made" in made
@@ -120,7 +115,7 @@ def test_formats_hold_the_same_images_and_a_second_run_computes_nothing(tmp_path
     }
     assert {image.tobytes() for image in arrays["images"]} <= train
     other = (*common[:-1], "5")
-    error = no_sampling(tmp_path / "out", *other, model="empirical:digits", expect=1)
+    error = job(tmp_path / "out", *other, model="empirical:digits", expect=1)
     assert "holds samples of another configuration" in error
 
 
@@ -132,19 +127,19 @@ def test_folder_never_mixes_two_exports(tmp_path):
 
     job(tmp_path, *options, "--seeds", "0-5", model="empirical:digits")
     assert len(pngs()) == 6
-    no_sampling(tmp_path, *options, "--seeds", "0-5", "--subdirs", model="empirical:digits")
+    job(tmp_path, *options, "--seeds", "0-5", "--subdirs", model="empirical:digits")
     assert pngs() == [f"000000/{seed:06d}.png" for seed in range(6)]
     job(tmp_path, *options, "--seeds", "0-2", "--no-resume", model="wiener:digits")
     assert pngs() == ["000000.png", "000001.png", "000002.png"]
     (tmp_path / "manifest.json").unlink()  # as after a kill in the middle of an export
-    error = no_sampling(tmp_path, *options, "--seeds", "0-1", model="wiener:digits", expect=1)
+    error = job(tmp_path, *options, "--seeds", "0-1", model="wiener:digits", expect=1)
     assert "holds samples of another configuration" in error
 
 
 def test_images_of_others_are_never_replaced(tmp_path):
     (tmp_path / "000007.png").write_bytes(b"mine")
     options = ("--max-images", "4", "--seeds", "0-1", "--num-steps", "2", "--no-resume")
-    text = no_sampling(tmp_path, *options, model="empirical:digits", expect=1)
+    text = job(tmp_path, *options, model="empirical:digits", expect=1)
     assert "holds 1 images that this job did not write (000007.png)" in text
     assert (tmp_path / "000007.png").read_bytes() == b"mine"
 
@@ -153,7 +148,7 @@ def test_a_damaged_file_is_found_by_name(tmp_path):
     options = ("--max-images", "4", "--seeds", "0-1", "--num-steps", "2")
     job(tmp_path, *options, model="empirical:digits")
     (tmp_path / "000001.png").write_bytes(b"")
-    text = no_sampling(tmp_path, *options, model="empirical:digits", expect=1)
+    text = job(tmp_path, *options, model="empirical:digits", expect=1)
     assert "000001.png" in text
     assert len(text.strip().splitlines()) == 1
 
@@ -198,6 +193,6 @@ def test_sampling_a_hostile_file_executes_nothing(tmp_path):
     (tmp_path / "evil.pkl").write_bytes(
         b"cos\nsystem\n(S'touch " + str(tmp_path / "x").encode() + b"'\ntR."
     )
-    text = no_sampling(tmp_path / "out", model=str(tmp_path / "evil.pkl"), expect=1)
+    text = job(tmp_path / "out", model=str(tmp_path / "evil.pkl"), expect=1)
     assert "os.system" in text or "posix.system" in text
     assert not (tmp_path / "x").exists()

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from cifar_format import write_cifar_archive
-from job_runs import ROOT, artifact_bytes, counts, run_here, run_job
+from job_runs import ROOT, artifact_bytes, counts, run_job
 
 from regimes.jobs import memorization
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
@@ -59,7 +59,7 @@ def test_cifar10_runs_from_the_archive_to_the_report_and_counts_flips(archive, t
     assert config["recipe"]["experiment"]["network"]["precond"] == "vp"
     assert (folder / "figures" / "memorizer-w4.png").stat().st_size > 1000
     before = artifact_bytes(tmp_path)
-    assert "complete: nothing to compute" in run_here("memorization", *common)
+    assert "complete: nothing to compute" in run_job("memorization", *common)
     assert artifact_bytes(tmp_path) == before
 
 

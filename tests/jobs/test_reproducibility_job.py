@@ -10,7 +10,7 @@ import made_networks
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from job_runs import ROOT, run_here, run_job
+from job_runs import ROOT, run_job
 from PIL import Image
 
 from regimes.jobs import reproducibility
@@ -172,7 +172,7 @@ def test_models_are_sampled_and_compared_with_published_samples(tmp_path):
     text = run_job("reproducibility", *options)
     assert "sample    1 models: 0 units kept, 1 made" in text
     assert scores(tmp_path)["matrices"]["mae_score"][0][1] == 1.0
-    assert "complete" in run_here("reproducibility", *options)
+    assert "complete" in run_job("reproducibility", *options)
 
 
 def test_a_network_describes_and_is_centred_on_request(tmp_path, sets, capsys):

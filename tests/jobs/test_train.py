@@ -38,13 +38,7 @@ SHORT = (*SMALL, "--duration-kimg", "0.64")
 
 
 def run(output, *options, expect=0):
-    """In this process, which trains without Ray."""
-    return job_runs.run_here("train", *SHORT, "--output", str(output), *options, expect=expect)
-
-
-def run_on_ray(output, *options, expect=0):
-    where = ("--output", str(output), "--workers", "2", "--device", "cpu")
-    return job_runs.run_job("train", *SHORT, *where, *options, expect=expect)
+    return job_runs.run_job("train", *SHORT, "--output", str(output), *options, expect=expect)
 
 
 @pytest.fixture(scope="module")
@@ -126,16 +120,16 @@ def test_interrupted_run_goes_on_and_ends_with_the_same_bytes(finished, tmp_path
     assert process.returncode == 143
     assert "terminated; the same command goes on from here" in text
     assert not list(tmp_path.rglob("weights.safetensors"))
-    job_runs.run_here("train", *long)
+    job_runs.run_job("train", *long)
     assert not list((tmp_path / "checkpoints").rglob("state.safetensors"))
     whole = tmp_path / "whole"
-    job_runs.run_here("train", *long[:-1], str(whole))
+    job_runs.run_job("train", *long[:-1], str(whole))
     interrupted = (tmp_path / "train/small/model.safetensors").read_bytes()
     assert interrupted == (whole / "train/small/model.safetensors").read_bytes()
 
 
 def test_two_workers_train_the_network_that_one_process_trains(finished, tmp_path):
-    text = run_on_ray(tmp_path)
+    text = run(tmp_path, "--workers", "2", "--device", "cpu")
     assert f"trained: {STEPS} steps" in text
     assert "Traceback" not in text
     one, two = weights(finished[0]), weights(tmp_path)
@@ -169,7 +163,7 @@ def test_what_stops_the_workers_is_said_in_one_line(tmp_path):
     experiment = TrainExperiment(source="digits", max_images=32, network=NETWORK, training=TRAINING)
     recipe = make_plan(experiment).recipe.network
     network_checkpoint(Store(str(tmp_path)), recipe).write("state.safetensors", b"cut short")
-    text = run_on_ray(tmp_path, expect=1)
+    text = run(tmp_path, "--workers", "2", "--device", "cpu", expect=1)
     lines = [line for line in text.splitlines() if not line.startswith("images")]
     assert len(lines) == 1
     assert lines[0].startswith(f"error: {tmp_path}/checkpoints/{recipe.address}/state.safetensors")
@@ -177,7 +171,9 @@ def test_what_stops_the_workers_is_said_in_one_line(tmp_path):
 
 
 def test_more_workers_than_cpus_are_refused(tmp_path):
-    text = run_on_ray(tmp_path, "--workers", "4000", expect=1)
+    options = (*SHORT, "--output", str(tmp_path), "--workers", "4000", "--device", "cpu")
+    # In a process and a Ray of its own: a cluster may start more nodes.
+    text = job_runs.finish(job_runs.start_job("train", *options), expect=1)
     assert re.search(r"^error: workers: expected at most \d+, the CPUs of this machine", text, re.M)
     assert "Traceback" not in text
 

@@ -78,8 +78,12 @@ def table_levels(discretization, n, sigma_min, sigma_max):
         return (sigma_max ** (1 / 7) + i * (sigma_min ** (1 / 7) - sigma_max ** (1 / 7))) ** 7
     u = [0.0]
     for j in range(1000, 0, -1):
-        above, below = (math.sin(0.5 * math.pi * k / 1000 / 1.008) ** 2 for k in (j - 1, j))
-        u.append(math.sqrt((u[-1] ** 2 + 1) / max(above / below, 0.001) - 1))
+        # EDM computes alpha_bar of an integer tensor, hence in float32, and all else in float64.
+        above, below = (
+            torch.sin(0.5 * math.pi * torch.tensor(k) / 1000 / 1.008) ** 2 for k in (j - 1, j)
+        )
+        assert above.dtype == torch.float32
+        u.append(math.sqrt((u[-1] ** 2 + 1) / max(float(above / below), 0.001) - 1))
     kept = [v for v in u[::-1] if sigma_min <= v <= sigma_max]
     return np.array([kept[round(float(f) * (len(kept) - 1))] for f in i])
 
@@ -126,6 +130,7 @@ COMBINATIONS = [
     ("heun", "iddpm", "linear", "none", 0.0),
     ("heun", "edm", "linear", "vp", 0.0),
     ("euler", "iddpm", "ve", "vp", 0.0),
+    ("heun", "iddpm", "ve", "vp", 4.0),
     ("euler", "edm", "vp", "none", 0.0),
     ("heun", "ve", "vp", "vp", 3.0),
     ("heun", "edm", "ve", "vp", 2.0),

@@ -204,7 +204,7 @@ def test_pixel_pipelines_keep_their_address_and_that_of_their_samples():
     text = json.loads(to_json(recipe))
     assert text["sampler"]["type"] == "SamplerConfig"
     assert (recipe.address, denoiser.address) == (
-        "samples/4680b26c947bcb8b2810",
+        "samples/10a7052da0f02b049df5",
         "checkpoint/bae2f5ac9848fe8ec9ab",
     )
 

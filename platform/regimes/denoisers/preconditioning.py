@@ -136,11 +136,12 @@ class VE:
 def iddpm_levels(M: int, C_1: float, C_2: float, dtype: torch.dtype = torch.float32) -> Tensor:
     """Noise levels u_0 > ... > u_M = 0 of iDDPM, (M + 1,) of ``dtype`` (table 1, u_j).
 
-    A network's levels come from a recursion in float32 because EDM's do: the rounding adds up to
-    5e-4 of u_{M-1}, and a sampler that starts from other levels does not give the published images.
+    A network's levels come from a recursion in float32, the sampler's discretization from one in
+    float64, and in both alpha_bar is float32, because EDM's are: the rounding adds up to 5e-4 of
+    u_{M-1} and 1e-6 elsewhere, and a sampler on other levels does not give the published images.
     The tensor is shared between callers: do not write into it.
     """
-    j = torch.arange(M + 1, dtype=dtype, device="cpu")
+    j = torch.arange(M + 1, dtype=torch.float32, device="cpu")
     alpha_bar = (0.5 * math.pi * j / M / (C_2 + 1)).sin() ** 2
     u = torch.zeros(M + 1, dtype=dtype, device="cpu")
     ratio = (alpha_bar[:-1] / alpha_bar[1:]).clip(min=C_1)
