@@ -371,6 +371,13 @@ def test_defaults_are_those_of_the_published_constructors():
         ({"resample_filter": [0, 1]}, "resample_filter"),
         ({"wings": 2}, "wings"),
         ({"preconditioning": "iDDPMPrecond", "M": 10**6}, "M: expected"),
+        ({"model_channels": 6}, "18 channels cannot be normalized in 4 groups"),
+        ({"model_channels": 5}, "expected an even width of the noise embedding, got 5"),
+        ({"resample_filter": [1, 2, 1]}, "resample_filter: expected an even number of taps, got 3"),
+        (
+            {"model_type": "DhariwalUNet", "model_channels": 224, "attn_resolutions": [8]},
+            "224 channels cannot attend with 3 heads",
+        ),
     ],
 )
 def test_configurations_that_cannot_be_built_are_refused(changes, words):

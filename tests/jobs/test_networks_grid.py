@@ -10,10 +10,12 @@ import made_networks
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from cifar_format import write_cifar_archive
 from job_runs import ROOT, artifact_bytes, counts, run_job
 
 from regimes.jobs import memorization
+from regimes.jobs.support import cost
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
 
 TEACHER = ROOT / "tests" / "data" / "edm" / "ddpmpp-vp-uncond.pkl"
@@ -111,6 +113,15 @@ def test_dry_run_prints_the_grid_and_its_cost(archive, tmp_path, capsys):
     assert "width 8: 2 models, 2 missing, 20 steps" in text
     assert "storage" in text
     assert not (tmp_path / "new").exists()
+
+
+def test_gpu_hours_without_a_gpu_come_from_counted_operations(capsys):
+    a, b = torch.zeros(3, 5), torch.zeros(5, 7)
+    assert cost._operations(lambda: a @ b) == 2 * 3 * 5 * 7
+    cost._print_total([1e6], 3.6e18, 2, on_gpu=False)
+    assert "100 GPU-hours at 10 TFLOP/s" in capsys.readouterr().out
+    cost._print_total([7200.0], 3.6e18, 2, on_gpu=True)
+    assert capsys.readouterr().out == "total     2.0 GPU-hours at the measured throughput\n"
 
 
 @pytest.mark.parametrize(

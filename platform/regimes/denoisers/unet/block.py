@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regimes.denoisers.unet.layers import Conv2d, GroupNorm, Init, Linear
+from regimes.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,13 @@ class UNetBlock(nn.Module):
     def _count_heads(self, config: BlockConfig) -> int:
         if config.num_heads is not None:
             return config.num_heads
-        return self.out_channels // config.channels_per_head
+        heads = self.out_channels // config.channels_per_head
+        if heads and self.out_channels % heads:
+            raise ConfigError(
+                f"model_channels, channel_mult: {self.out_channels} channels cannot attend with "
+                f"{heads} heads; choose multiples of {config.channels_per_head}"
+            )
+        return heads
 
     def _make_skip(self, config: BlockConfig, up: bool, down: bool) -> Conv2d | None:
         changes = self.in_channels != self.out_channels

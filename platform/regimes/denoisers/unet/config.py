@@ -115,7 +115,10 @@ def _checked(name: str, value: object) -> object:
     if name in ("channel_mult", "attn_resolutions"):
         return tuple(_integer(name, v, 1, 4096) for v in _items(name, value))
     if name == "resample_filter":
-        return tuple(_number(name, v, 1e-6, 1e6) for v in _items(name, value))
+        taps = tuple(_number(name, v, 1e-6, 1e6) for v in _items(name, value))
+        if len(taps) % 2 or not taps:  # of odd length, it would change the size of images
+            raise ConfigError(f"resample_filter: expected an even number of taps, got {len(taps)}")
+        return taps
     if name in _PROBABILITIES:
         return _number(name, value, 0, 1)
     return _integer(name, value, *_BOUNDS[name])

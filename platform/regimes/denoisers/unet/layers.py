@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from regimes.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Init:
@@ -143,11 +145,16 @@ def _separable(taps: Sequence[float]) -> Tensor:
 
 
 class GroupNorm(nn.Module):
-    """Group normalization with min(32, C // 4) groups."""
+    """Group normalization with min(32, C // 4) groups, which must divide C."""
 
     def __init__(self, num_channels: int, *, eps: float = 1e-5) -> None:
         super().__init__()
         self.num_groups = max(1, min(32, num_channels // 4))
+        if num_channels % self.num_groups:
+            raise ConfigError(
+                f"model_channels, channel_mult: {num_channels} channels cannot be normalized in "
+                f"{self.num_groups} groups; choose multiples of 4 up to 128 channels, and of 32 beyond"
+            )
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))
@@ -156,6 +163,14 @@ class GroupNorm(nn.Module):
         """(B, C, H, W) -> the same shape."""
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         return functional.group_norm(x, self.num_groups, weight, bias, self.eps)
+
+
+def _require_even(num_channels: int) -> None:
+    """Cosines and sines are half of an embedding each."""
+    if num_channels % 2:
+        raise ConfigError(
+            f"model_channels: expected an even width of the noise embedding, got {num_channels}"
+        )
 
 
 class PositionalEmbedding(nn.Module):
@@ -171,6 +186,7 @@ class PositionalEmbedding(nn.Module):
         self, num_channels: int, *, max_positions: int = 10000, endpoint: bool = False
     ) -> None:
         super().__init__()
+        _require_even(num_channels)
         self.num_channels, self.max_positions, self.endpoint = num_channels, max_positions, endpoint
 
     def forward(self, x: Tensor) -> Tensor:
@@ -192,6 +208,7 @@ class FourierEmbedding(nn.Module):
 
     def __init__(self, num_channels: int, *, scale: float = 16) -> None:
         super().__init__()
+        _require_even(num_channels)
         self.num_channels = num_channels
         init = Init(weight=scale)
         self.register_buffer("freqs", init.draw_weight((num_channels // 2,), 1, 1).detach())
