@@ -103,6 +103,8 @@ def compare(options: argparse.Namespace) -> None:
     denoiser = random_network(options.width, options.resolution, options.device)
     computes = ON_CUDA if options.device == "cuda" else ON_CPU
     computes += COMPILED if options.compile else ()
+    if options.compile and options.device == "cuda":
+        computes += (Compute(precision="tf32", compile=True),)
     arguments = options.steps, options.device, options.seconds
     base, expected = images_per_s(denoiser, options.published_batch, *arguments)
     print(f"{'arithmetic':32}{'batch':>6}{'images/s':>10}{'ratio':>7}  {'change':>8}")
