@@ -159,7 +159,7 @@ def check(strategy, path, examples, load=load_edm):
 )
 def test_mutated_snapshots_load_or_are_refused(name, examples, path):
     counts = check(mutated(name), path, examples)
-    assert min(counts.values()) > 5  # the mutations are neither all harmless nor all fatal
+    assert min(counts.values()) > 2  # the mutations are neither all harmless nor all fatal
     assert sum(counts.values()) >= examples
 
 
