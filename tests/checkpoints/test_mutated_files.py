@@ -155,7 +155,7 @@ def check(strategy, path, examples, load=load_edm):
 
 @pytest.mark.parametrize(
     ("name", "examples"),
-    [("ddpmpp-vp-uncond", 60), ("ncsnpp-ve-uncond", 60), ("adm-edm-cond", 60), ("tiny", 1200)],
+    [("ddpmpp-vp-uncond", 60), ("ncsnpp-ve-uncond", 60), ("adm-edm-cond", 60), ("tiny", 800)],
 )
 def test_mutated_snapshots_load_or_are_refused(name, examples, path):
     counts = check(mutated(name), path, examples)
