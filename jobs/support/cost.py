@@ -63,7 +63,10 @@ def print_plan(
     Times are those of one thread, or one GPU, of this machine, measured here in seconds; a
     cluster's nodes will differ. Where there is no GPU, the operations of large networks are counted.
     """
-    e, on_gpu = grid.experiment, torch.cuda.is_available() and options.device != "cpu"
+    e = grid.experiment
+    # Ensembles of small networks are trained on CPUs everywhere.
+    is_large = isinstance(e, NetworkExperiment)
+    on_gpu = is_large and torch.cuda.is_available() and options.device != "cpu"
     device = "cuda" if on_gpu else "cpu"
     print(f"results   {results.location.uri}")
     parts = "two halves" if e.parts == 2 else "one part"
