@@ -14,25 +14,28 @@ PLANTED = {
     "exact": slice(0, 50),
     "noisy": slice(50, 100),
     "flipped": slice(100, 150),
-    "novel": slice(150, None),
+    "novel": slice(150, 200),
+    "ordinary": slice(200, None),
 }
 
 
-def smooth_images(count, seed, side=10):
+def smooth_images(count, seed, side=10, sigma=1.0):
     """Random fields, (N, side, side, 1) uint8: any two differ, as natural images do."""
     noise = np.random.default_rng(seed).standard_normal((count, side, side))
-    fields = gaussian_filter(noise, (0, 1, 1))
+    fields = gaussian_filter(noise, (0, sigma, sigma))
     return np.clip(128 + 120 * fields / fields.std() / 2, 0, 255).astype(np.uint8)[..., None]
 
 
 def planted(train, count, seed=7):
-    """``count`` images: 50 copies, 50 noisy copies, 50 flipped copies of training images; else new."""
+    """50 copies, 50 noisy copies, 50 flipped copies of training images, 50 images of a kind that is not
+    among these, and for the rest new images of their kind: ``count`` in all."""
     rng = np.random.default_rng(seed)
     images = smooth_images(count, seed)
     images[PLANTED["exact"]] = train[:50]
     noisy = train[50:100] + rng.normal(0, 8, train[50:100].shape)
     images[PLANTED["noisy"]] = np.clip(noisy, 0, 255)
     images[PLANTED["flipped"]] = train[100:150, :, ::-1]
+    images[PLANTED["novel"]] = smooth_images(50, seed + 1, sigma=0.4)
     return images
 
 

@@ -52,7 +52,7 @@ class DiverseRecipe(Recipe):
     """What determines the results of a study."""
 
     kind: ClassVar[str] = "diverse"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     experiment: DiverseExperiment
     descriptor: str
@@ -309,7 +309,11 @@ def _figures(found: Diverse) -> Iterator[tuple[str, str, Figure]]:
             yield (
                 f"{finding.rule}-{place}",
                 f"Real images and {finding.set_name} by {finding.rule}: both hulls and what they share.",
-                hull_map(finding.plane, title=title(finding)),
+                hull_map(
+                    finding.plane,
+                    title=title(finding),
+                    samples="held-out" if finding.is_control else "samples",
+                ),
             )
 
 

@@ -44,8 +44,12 @@ def test_rows_with_more_than_chance_are_marked():
 
 def test_the_map_holds_all_points_both_hulls_and_what_they_share():
     plane = study().of("same", "pca-hull").plane
-    figure = hull_map(plane, title="t")
+    figure = hull_map(plane, title="t", samples="held-out")
     axes = figure.axes[0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names[:5] == [
+        "real images", "held-out", "held-out outside", "hull of real images", "hull of held-out",
+    ]  # fmt: skip
     real, inside, outside = (
         c.get_offsets() for c in axes.collections if isinstance(c, PathCollection)
     )
@@ -61,7 +65,7 @@ def test_the_map_holds_all_points_both_hulls_and_what_they_share():
         shared.get_xy()[:-1], intersection(plane.real_hull, plane.generated_hull)
     )
     assert f"both: {plane.overlap_percent:.1f}%" in [t.get_text() for t in texts(figure)]
-    assert png_bytes(figure) == png_bytes(hull_map(plane, title="t"))
+    assert png_bytes(figure) == png_bytes(hull_map(plane, title="t", samples="held-out"))
     assert len(pdf_bytes(figure)) > 1000
 
 

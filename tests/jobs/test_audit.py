@@ -87,13 +87,14 @@ def audited(tmp_path_factory) -> Path:
 
 
 def test_each_planted_group_is_found_at_its_rate(audited):
-    """All 150 copies, and of 850 new images 5%, to the Wilson interval."""
+    """All 150 copies, no novel image, and of 800 ordinary ones 5%, to the Wilson interval."""
     table = pq.read_table(results(audited) / "scores.parquet").to_pydict()
     assert table["id"] == [f"{i:06d}.png" for i in range(1000)]
     flags = {name: np.array(table[name]) for name in table if name.startswith("is_")}
     for group in ("exact", "noisy", "flipped"):
         assert flags["is_copy"][PLANTED[group]].all()
-    low, high = wilson_interval(int(flags["is_copy"][150:].sum()), 850)
+    assert not flags["is_copy"][PLANTED["novel"]].any()
+    low, high = wilson_interval(int(flags["is_copy"][PLANTED["ordinary"]].sum()), 800)
     assert low < 0.05 < high
     assert np.flatnonzero(flags["is_identical"]).tolist() == [*range(50), *range(100, 150)]
     assert flags["is_flip"][100:150].all()
@@ -160,8 +161,12 @@ def test_a_second_run_computes_nothing_and_other_options_are_refused(audited, ca
     assert {p: p.read_bytes() for p in results(audited).rglob("*.*")} == before
 
 
-def test_features_of_an_interrupted_run_are_kept(audited, tmp_path, capsys):
-    options = json.loads((audited / "options.json").read_text())
+def test_features_of_an_interrupted_run_are_kept(tmp_path, capsys):
+    options = (
+        "--train", save(tmp_path / "t.npy", TRAIN[:150]),
+        "--generated", write_folder(tmp_path / "g", planted(TRAIN, 200)),
+        "--heldout", save(tmp_path / "h.npy", HELDOUT[:100]), "--descriptor", "pixels", "--count-flips",
+    )  # fmt: skip
     assert run(tmp_path, *options, *FEW) == 0
     first = (results(tmp_path) / "scores.parquet").read_bytes()
     (results(tmp_path) / "manifest.json").unlink()
@@ -169,7 +174,7 @@ def test_features_of_an_interrupted_run_are_kept(audited, tmp_path, capsys):
     (shard.parent / "manifest.json").unlink()
     shard.unlink()
     capsys.readouterr()
-    assert run(tmp_path, *options[:-2], *FEW) == 0
+    assert run(tmp_path, *options, *FEW) == 0
     text = capsys.readouterr().out
     assert "4 image sets by pixels: 3 kept, 1 units made" in text
     assert "0 of 3 sets read" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, norm
+from sklearn.decomposition import PCA
 
 from regimes.errors import DescriptorMismatch
 from regimes.scores import neighbours
@@ -106,6 +107,26 @@ def test_c_t_of_one_cell_is_the_rank_sum_of_distances(rng, make_features):
     expected = mannwhitneyu(*nearest, method="asymptotic", use_continuity=False)
     assert 2 * norm.sf(abs(found.value)) == pytest.approx(expected.pvalue, rel=1e-9)
     np.testing.assert_allclose(found.per_item["distance"], nearest[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(120, 8), (40, 200)])  # more rows than columns, and fewer
+def test_cells_are_those_of_scikit_learns_components(rng, make_features, shape):
+    centres = np.repeat([[0.0], [6.0], [20.0]], -(-shape[0] // 3), 0)[: shape[0]]
+    train = make_features(rng.standard_normal(shape) + centres, unit=False)
+    found, pca = fit_cells(train, most_directions=5), PCA(5, svd_solver="full").fit(train.values)
+    np.testing.assert_allclose(found.directions @ found.directions.T, np.eye(5), atol=1e-10)
+    np.testing.assert_allclose(np.abs(np.sum(found.directions * pca.components_, 1)), 1, atol=1e-4)
+    labels = found.of(train)
+    assert {
+        len(set(part)) for part in np.split(labels, np.flatnonzero(np.diff(centres[:, 0])) + 1)
+    } == {1}
+    assert len(set(labels)) == 3
+
+
+def test_cells_of_equal_images_hold_them_all(make_features):
+    train = make_features(np.ones((6, 9)), unit=False)
+    with pytest.warns(UserWarning, match="distinct clusters"):
+        assert set(fit_cells(train).of(train)) == {0}
 
 
 def test_c_t_weighs_cells_by_their_held_out_images(rng, make_features):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from audited_sets import smooth_images
 
+from regimes.descriptors.pixels import WhitenedPixels
 from regimes.errors import DescriptorMismatch
 from regimes.scores import neighbours
 from regimes.scores.diversity import Gates, calibrated, jaccard, outside_balls
+from regimes.scores.features import Features
 from regimes.scores.fidelity import precision, realism
 
 
@@ -123,6 +126,22 @@ def test_null_of_outside_balls_is_the_rate_of_exchangeable_samples(rng, make_fea
     difference = np.subtract(*np.transpose(found))
     assert abs(difference.mean()) < 3 * difference.std() / np.sqrt(120) + 0.002  # N - 1 for N
     assert np.mean(found) > 0.01
+
+
+def test_held_out_images_are_the_null_that_holds_where_a_descriptor_was_fitted_to_the_real_ones():
+    """Whitening fitted to 40 images of 16 pixels moves them apart from one another."""
+    rates = []
+    for seed in range(20):
+        images = smooth_images(200, seed, side=4)
+        describe = WhitenedPixels.fit(images[:40], ridge=0.1)
+        real, generated, heldout = (
+            Features(np.arange(len(x)), describe(x), "t") for x in np.split(images, [40, 120])
+        )
+        score = outside_balls(generated, real, k=1, heldout=heldout)
+        rates.append((score.value, score.null, outside_balls(generated, real, k=1).null))
+    value, null, alone = np.transpose(rates)
+    assert abs((value - null).mean()) < 3 * (value - null).std() / np.sqrt(20)
+    assert (alone - value).mean() > 5 * (alone - value).std() / np.sqrt(20)
 
 
 def test_images_that_no_other_ball_holds_are_the_null(make_features):

@@ -1,13 +1,8 @@
-"""A run of feature extraction in a process of its own, for tests: prints what happened as JSON.
-
-python tests/storage/extraction_run.py STORE FOLDER SCRIPT
-"""
+"""A run of feature extraction on Ray, for tests."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 
 import numpy as np
 import psutil
@@ -82,9 +77,8 @@ def processes(word):
     return found
 
 
-def main():
-    """Everything once with an actor killed, again after a loss, and with a bad image."""
-    root, folder, script = sys.argv[1:]
+def run(root, folder, script):
+    """Everything once with an actor killed, again after a loss, and with a bad image: what happened."""
     store = Store(root)
     wanted, sources = recipes(store, folder, script)
     runtime, report = RayRuntime(2), {"killed": 0, "pids": []}
@@ -118,8 +112,4 @@ def main():
             report["error"] = f"{type(cause).__name__}: {cause}"
     finally:
         runtime.close()
-    print(json.dumps(report))
-
-
-if __name__ == "__main__":
-    main()
+    return report

@@ -75,6 +75,17 @@ def of_each(count, start=0):
 
 @pytest.fixture
 def sets(store):
+    return put_sets(store)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A store, and its sets, for the tests that train the arm real alike: it is trained once."""
+    store = Store(str(tmp_path_factory.mktemp("kept") / "store"))
+    return store, put_sets(store)
+
+
+def put_sets(store):
     return {
         "real": put(store, "real", of_each(8)),
         "heldout": put(store, "heldout", of_each(30, 60)),
@@ -219,8 +230,9 @@ def test_the_training_set_is_what_the_arm_lists(store, sets):
     assert (len(alone.images), len(alone.listed)) == (50, 100)
 
 
-def planted_study(store, sets, generated, arms=(("real",), ("real", "generated")), seeds=4):
+def planted_study(kept, generated, arms=(("real",), ("real", "generated")), seeds=4):
     """Train arms, and judge them."""
+    store, sets = kept
     sets = {**sets, "generated": generated}
     found = {}
     for arm in arms:
@@ -231,28 +243,27 @@ def planted_study(store, sets, generated, arms=(("real",), ("real", "generated")
     return study(found, [str(c) for c in range(10)])
 
 
-def test_copies_of_real_images_are_worth_nothing(quick, sets, store):
+def test_copies_of_real_images_are_worth_nothing(quick, kept):
     """At best: the arm sees the same 8 images of each class twice as often, like the arm real."""
-    copies = put(store, "copies", of_each(8))
-    found = planted_study(store, sets, copies)
+    found = planted_study(kept, put(kept[0], "copies", of_each(8)))
     c = found.comparison("real+generated")
     assert c.effect == "no measurable difference"
     assert abs(c.main.value) < 0.02
     assert found.of("real").value > 0.7
 
 
-def test_new_real_images_help(quick, sets, store):
-    found = planted_study(store, sets, put(store, "new", of_each(8, 60)))
+def test_new_real_images_help(quick, kept):
+    found = planted_study(kept, put(kept[0], "new", of_each(8, 60)))
     c = found.comparison("real+generated")
     assert c.effect == "helps"
     assert c.main.value > 0.03
     assert c.p_adjusted < 0.05
 
 
-def test_images_of_wrong_classes_hurt(quick, sets, store):
+def test_images_of_wrong_classes_hurt(quick, kept):
     index = of_each(8, 60)
-    wrong = put(store, "wrong", index, labels=(LABELS[index] + 1) % 10)
-    found = planted_study(store, sets, wrong, arms_of(["real", "generated"]))
+    wrong = put(kept[0], "wrong", index, labels=(LABELS[index] + 1) % 10)
+    found = planted_study(kept, wrong, arms_of(["real", "generated"]))
     assert found.comparison("real+generated").effect == "hurts"
     assert found.comparison("generated").effect == "hurts"
     assert found.of("generated").value < 0.1  # sure, and wrong

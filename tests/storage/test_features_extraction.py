@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import extraction_run
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shared_ray import joined
 from torch import nn
 
 from regimes.actors.extraction import Hardware, pack, unpack
@@ -39,7 +35,7 @@ class Net(nn.Module):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """(store, source, recipes, report) of a run in a process of its own."""
+    """(store, source, recipes, report) of a run."""
     base = tmp_path_factory.mktemp("extraction")
     folder, script = base / "pictures", base / "net.pt"
     folder.mkdir()
@@ -51,19 +47,11 @@ def run(tmp_path_factory):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.jit.script(Net().eval()).save(str(script))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "RAY_"))}
-    done = subprocess.run(
-        [sys.executable, extraction_run.__file__, str(base / "store"), str(folder), str(script)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=600,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    with joined():
+        report = extraction_run.run(str(base / "store"), str(folder), str(script))
     store = Store(str(base / "store"))
     recipes, _ = extraction_run.recipes(store, str(folder), str(script))
-    return store, open_source(str(folder)), recipes, json.loads(done.stdout.splitlines()[-1])
+    return store, open_source(str(folder)), recipes, report
 
 
 def in_a_loop(store, recipe, num_units, source=None):

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
-import search_run
+import psutil
+from shared_ray import joined
 
+from regimes.actors.neighbours import ShardedSearch
+from regimes.actors.runtime import RayRuntime
 from regimes.scores.neighbours import nearest
 
 
-def test_shards_find_what_one_process_finds_to_the_bit(tmp_path, rng):
+def test_shards_find_what_one_process_finds_to_the_bit(rng):
     queries, references = (rng.standard_normal((n, 16)).astype(np.float32) for n in (50, 203))
     references[100:110] = references[:10]  # ties between shards go by position
     queries[:10] = references[:10]
-    np.save(tmp_path / "queries.npy", queries)
-    np.save(tmp_path / "references.npy", references)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "RAY_"))}
-    done = subprocess.run(
-        [sys.executable, search_run.__file__, str(tmp_path), "5"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=300,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = np.load(tmp_path / "found.npz")
-    positions, squared = nearest(queries, references, 3)
-    np.testing.assert_array_equal(found["found"], positions)
-    np.testing.assert_array_equal(found["squared"], squared)
-    np.testing.assert_array_equal(found["few"], nearest(queries[:5], references[:4], 3)[0])
+    with joined():
+        runtime = RayRuntime(2)
+        try:
+            search = ShardedSearch(runtime, 3)
+            search(queries, references, 3)
+            children = psutil.Process().children(recursive=True)
+            next(p for p in children if "ray::Shard" in " ".join(p.cmdline())).kill()
+            found = search(queries, references, 3)
+            few = search(queries[:5], references[:2], 1)  # of others, fewer than shards
+            search.close()
+        finally:
+            runtime.close()
+    for mine, expected in zip(found, nearest(queries, references, 3), strict=True):
+        np.testing.assert_array_equal(mine, expected)
+    np.testing.assert_array_equal(few[0], nearest(queries[:5], references[:2], 1)[0])

@@ -58,12 +58,13 @@ def shares(findings: Sequence[Finding], *, title: str) -> Figure:
 
 
 @styled
-def hull_map(plane: HullSelection, *, title: str) -> Figure:
+def hull_map(plane: HullSelection, *, title: str, samples: str = "samples") -> Figure:
     """The map with both hulls and what they share; samples that are selected are marked.
 
     Args:
         plane: the points and hulls.
         title: the finding.
+        samples: what the judged images are called.
     """
     figure, axes = canvas(title, (7.2, 5.0), Margins(left=0.3, right=1.95, bottom=0.3, top=0.15))
     outside = plane.selected
@@ -71,7 +72,7 @@ def hull_map(plane: HullSelection, *, title: str) -> Figure:
     small = 3.0 if len(outside) + len(plane.real_points) > 5_000 else 9.0
     for points, color, name in (
         (plane.real_points, REAL_COLOR, "real images"),
-        (plane.generated_points[~outside], GENERATED_COLOR, "samples"),
+        (plane.generated_points[~outside], GENERATED_COLOR, samples),
     ):
         x, y = points.T
         axes.scatter(
@@ -79,10 +80,10 @@ def hull_map(plane: HullSelection, *, title: str) -> Figure:
         )
     x, y = plane.generated_points[outside].T
     axes.scatter(
-        x, y, s=18, color=MARK, marker="x", linewidths=1.0, label="samples outside", rasterized=True,
+        x, y, s=18, color=MARK, marker="x", linewidths=1.0, label=f"{samples} outside", rasterized=True,
     )  # fmt: skip
     _outline(axes, plane.real_hull, REAL_COLOR, "hull of real images")
-    _outline(axes, plane.generated_hull, GENERATED_COLOR, "hull of samples")
+    _outline(axes, plane.generated_hull, GENERATED_COLOR, f"hull of {samples}")
     shared = intersection(plane.real_hull, plane.generated_hull)
     if len(shared) >= 3:
         label = f"both: {plane.overlap_percent:.1f}%"

@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import eigh
 from scipy.stats import norm, rankdata
 
 from regimes.scores.features import Features, check_comparable
@@ -121,7 +122,7 @@ def fit_cells(
     Raises:
         ValueError: if there are fewer training images than cells.
 
-    Cost: O(N D^2 + D^3), and ten runs of k-means.
+    Cost: O(N D min(N, D) + min(N, D)^3), and ten runs of k-means.
     """
     from sklearn.cluster import KMeans
 
@@ -129,12 +130,25 @@ def fit_cells(
         raise ValueError(f"num_cells: expected 1 to {len(train)}, got {num_cells}")
     values = train.values.astype(np.float64)
     mean = values.mean(0)
-    _, directions = np.linalg.eigh(np.cov(values, rowvar=False).reshape((values.shape[1],) * 2))
-    kept = directions[:, ::-1][:, :most_directions].T
+    kept = _principal_directions(values - mean, most_directions)
     means = KMeans(num_cells, n_init=10, random_state=seed).fit((values - mean) @ kept.T)
     return Cells(
         mean=mean, directions=kept, centres=means.cluster_centers_, descriptor=train.descriptor
     )
+
+
+def _principal_directions(centred: Floats, most: int) -> Floats:
+    """The first min(most, N, D) principal directions of (N, D) rows of mean 0: (P, D) orthonormal."""
+    wide = centred.shape[1] > len(centred)  # then the products of rows have the same spectrum
+    products = centred @ centred.T if wide else centred.T @ centred
+    size = len(products)
+    chosen = (max(0, size - most), size - 1)
+    variances, vectors = eigh(products, subset_by_index=chosen)
+    if wide:
+        kept = variances > size * np.finfo(np.float64).eps * variances[-1]
+        kept[-1] = True  # of rows that are all equal, one direction of length 0
+        vectors = centred.T @ (vectors[:, kept] / np.sqrt(variances[kept].clip(min=1e-300)))
+    return vectors[:, ::-1].T
 
 
 def copying_test(

@@ -188,6 +188,7 @@ def outside_balls(
     real: Features,
     *,
     k: int = 3,
+    heldout: Features | None = None,
     name: str = "diverse_knn",
     device: Device = "cpu",
 ) -> Score:
@@ -197,25 +198,31 @@ def outside_balls(
         generated: (M, D).
         real: (N, D).
         k: neighbours that set the radius; it is the score's ``threshold``.
+        heldout: (H, D), real images that are not among ``real``. Use them where the descriptor was
+            fitted to ``real``: those images are farther from one another in it than unseen ones.
         name: name of the result.
         device: where to compute.
 
     Returns:
-        The score. Null: the fraction of real images that lie in no *other* real image's ball, which
-        is what the score of one more real image is on average (with N - 1 images in place of N; a
-        ball that was drawn with the image among its neighbours holds it in either case). Neither
-        direction is better. ``per_item``: id, selected.
+        The score. Null: the same fraction of held-out images; without, the fraction of real images
+        that lie in no *other* real image's ball, which is what the score of one more real image is on
+        average (with N - 1 images in place of N; a ball that was drawn with the image among its
+        neighbours holds it in either case). Neither direction is better. ``per_item``: id, selected.
 
     Raises:
         DescriptorMismatch: if the descriptors differ.
         ValueError: if there are k real images or fewer.
 
-    Cost: O((M + N) N D) time.
+    Cost: O((M + H + N) N D) time.
     """
     check_comparable(generated, real)
     radii = knn_radii(real, k, device=device)
     selected = ~inside_any_ball(generated.values, real.values, radii, device=device)
-    alone = count_balls(real.values, real.values, radii, device=device) == 1  # its own
+    if heldout is None:
+        alone = count_balls(real.values, real.values, radii, device=device) == 1  # its own
+    else:
+        check_comparable(heldout, real)
+        alone = ~inside_any_ball(heldout.values, real.values, radii, device=device)
     return proportion(
         name,
         selected,

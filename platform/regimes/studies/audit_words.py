@@ -15,6 +15,7 @@ from scipy.stats import betabinom
 
 from regimes.scores.result import Score, wilson_interval
 from regimes.studies.audit import Copies
+from regimes.studies.audit_metrics import WIDEST_FRECHET
 
 _REAL = {"heldout": "held-out images", "train": "training images"}
 
@@ -148,6 +149,7 @@ def beware(copies: Copies, metrics: Sequence[Score]) -> list[str]:
         _leaked(copies),
         _published(metrics),
         _unequal(metrics),
+        _too_wide(metrics),
     ]
     return [*(text for text in found if text), _BLIND, _LOOK, _INTERVALS]
 
@@ -185,3 +187,13 @@ def _unequal(metrics: Sequence[Score]) -> str:
                 f"ones; {name}_matched compares equal numbers."
             )
     return ""
+
+
+def _too_wide(metrics: Sequence[Score]) -> str:
+    """Say why a distance that was to be expected is not there."""
+    if any(s.name in ("fid", "frechet") for s in metrics):
+        return ""
+    return (
+        f"There is no Fréchet distance: these descriptors have more than {WIDEST_FRECHET:,} numbers, and "
+        "their covariances would take minutes each. --descriptor inception-fid gives FID."
+    )

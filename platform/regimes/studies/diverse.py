@@ -10,7 +10,8 @@ null is itself estimated from n real images, so the number selected scatters mor
     hull, V vertices     negative binomial, see ``scores.planes``
 
 The **critical number** is exceeded in at most 5% of such cases; only a larger one says that anything is
-new. Held-out images, where there are any, are judged by the same rules as a control.
+new. Held-out images, where there are any, give the null of the rules of distances, and are judged by the
+hull rules as a control.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class DiverseStudy:
     """By set of samples: position (M,) of the nearest real image, and the distance (M,) to it."""
     num_real: int
     calibrated_by: str
-    """What set the distances of ``calibrated``: "held-out images" or "real images"."""
+    """What gave the null of the rules of distances: "held-out images" or "real images"."""
 
     def of(self, set_name: str, rule: Rule) -> Finding:
         """One row."""
@@ -188,7 +189,7 @@ def find_diverse(
             flat = planes if rule in HULLS else sets
             findings.append(judge.of(name, rule, flat.generated[name], flat))
     for rule in rules.names if sets.heldout is not None else ():
-        if rule != "calibrated":  # these images set its distances
+        if rule in HULLS:  # these images are the null of the others
             findings.append(judge.control(rule, planes if rule in HULLS else sets))
     return DiverseStudy(
         rules=rules,
@@ -202,7 +203,7 @@ def find_diverse(
 def num_steps(rules: DiverseRules, num_sets: int, *, heldout: bool) -> int:
     """How often ``find_diverse`` calls ``on_step``."""
     each = 1 + sum(rules.seeds if rule == "tsne-hull" else 1 for rule in rules.names)
-    return num_sets * each + heldout * sum(rule != "calibrated" for rule in rules.names)
+    return num_sets * each + heldout * sum(rule in HULLS for rule in rules.names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +223,7 @@ class _Judge:
             if rule == "pca-hull":
                 found = _hull(name, outside_hull(items, sets.real, rule=rule))
             elif rule == "knn":
-                found = self._balls(name, items, sets.real)
+                found = self._balls(name, items, sets)
             else:
                 found = self._far(name, items, sets)
         self.on_step()
@@ -232,9 +233,7 @@ class _Judge:
         """Held-out images in place of samples, with one seed."""
         assert sets.heldout is not None
         with _named(CONTROL, rule):
-            if rule == "knn":
-                found = self._balls(CONTROL, sets.heldout, sets.real)
-            elif rule == "pca-hull":
+            if rule == "pca-hull":
                 found = _hull(CONTROL, outside_hull(sets.heldout, sets.real, rule=rule))
             else:
                 found = _hull(CONTROL, self._on_map(CONTROL, sets.heldout, sets.real, 0))
@@ -260,15 +259,22 @@ class _Judge:
             critical=_critical(len(items), hits + 1, n - hits),
         )
 
-    def _balls(self, name: str, items: Features, real: Features) -> Finding:
-        score = outside_balls(items, real, k=self.rules.neighbours, device=self.device)
-        alone = round(score.null * len(real))
+    def _balls(self, name: str, items: Features, sets: DiverseSets) -> Finding:
+        score = outside_balls(
+            items,
+            sets.real,
+            k=self.rules.neighbours,
+            heldout=sets.heldout,
+            device=self.device,
+        )
+        n = len(sets.real if sets.heldout is None else sets.heldout)
+        alone = round(score.null * n)
         return Finding(
             set_name=name,
             rule="knn",
             score=score,
             expected=score.null * len(items),
-            critical=_critical(len(items), alone + 0.5, len(real) - alone + 0.5),
+            critical=_critical(len(items), alone + 0.5, n - alone + 0.5),
         )
 
     def _mapped(self, name: str, items: Features, real: Features) -> Finding:

@@ -144,7 +144,7 @@ _FITTED = (
     "The descriptor was fitted to the real images themselves, which are therefore farther from one another "
     "in it than unseen images are from them: the rules of distances select too few, the more so the fewer "
     "images there are beside their number of pixels (1.8% in place of 5% for 400 random fields of 100 "
-    "pixels, 4.6% for 1,000 digits of 64). Pass --heldout, which calibrated then rests on, or another "
+    "pixels, 4.6% for 1,000 digits of 64). Pass --heldout, on which these rules then rest, or another "
     "--descriptor."
 )
 _TRAINING = (
