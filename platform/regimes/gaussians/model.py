@@ -135,6 +135,18 @@ class Mixture:
             x[rows], chosen[rows] = self._batch(seeds[rows], stream)
         return x, chosen
 
+    def draw(self, count: int, *key: int | str) -> tuple[Floats, npt.NDArray]:
+        """Samples (count, D) and components (count,) that a key determines together; faster than seeds."""
+        rng = keyed_generator("gaussian mixture", "draw", *key)
+        chosen = rng.choice(len(self.weights), count, p=self.weights)
+        x = np.empty((count, self.width))
+        for k, g in enumerate(self.components):
+            of_k = np.flatnonzero(chosen == k)
+            x[of_k] = g.mean + rng.standard_normal((len(of_k), len(g.factor))) @ g.factor
+            if g.isotropic > 0:
+                x[of_k] += g.isotropic**0.5 * rng.standard_normal((len(of_k), self.width))
+        return x, chosen
+
     def _batch(self, seeds: Sequence[int], stream: str) -> tuple[Floats, npt.NDArray]:
         generators = [keyed_generator("gaussian mixture", stream, int(seed)) for seed in seeds]
         bounds = np.cumsum(self.weights)[:-1]
