@@ -62,7 +62,7 @@ def _control(study: SpectrumStudy) -> tuple[str, ...] | None:
     if study.control is None:
         return None
     line = list(_line(study.control))
-    line[0] = "mixture, beside data that are such a mixture"
+    line[0] = "mixture, beside its control"
     line[-1] = "more than fitting" if study.control.differs else "explained by fitting"
     return tuple(line)
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy.stats import ks_2samp, wasserstein_distance
 
 from regimes.noise import keyed_generator
-from regimes.spectra.matrix import Normalisation, Spectrum, eigenvalues
+from regimes.spectra.matrix import Normalisation, Precision, Spectrum, eigenvalues
 from regimes.spectra.rows import Rows
 
 Floats = npt.NDArray[np.float64]
@@ -84,6 +84,7 @@ def split_half_floor(
     spikes: int = 0,
     splits: int = 40,
     seed: int = 0,
+    precision: Precision = "float64",
     device: str = "cpu",
     advance: Callable[[], None] = lambda: None,
 ) -> list[SpectralDistance]:
@@ -96,6 +97,7 @@ def split_half_floor(
         spikes: likewise.
         splits: how many random splits; they share rows, so that they are not quite independent.
         seed: of the splits.
+        precision: of products and decompositions.
         device: where eigenvalues are computed.
         advance: called after every split.
 
@@ -108,7 +110,9 @@ def split_half_floor(
     for split in range(splits):
         order = keyed_generator("spectrum split", seed, split, len(rows)).permutation(len(rows))
         parts = (rows.take(order[i : i + num_rows]) for i in (0, num_rows))
-        one, two = (eigenvalues(part, normalisation, device=device) for part in parts)
+        one, two = (
+            eigenvalues(part, normalisation, precision=precision, device=device) for part in parts
+        )
         found.append(spectral_distance(one, two, spikes=spikes))
         advance()
     return found

@@ -34,7 +34,7 @@ from regimes.scores.spectrum import (
     spectral_distance,
     split_half_floor,
 )
-from regimes.spectra.matrix import Normalisation, Spectrum, eigenvalues
+from regimes.spectra.matrix import Normalisation, Precision, Spectrum, eigenvalues
 from regimes.spectra.rows import Rows
 from regimes.spectra.threads import few_threads
 
@@ -64,6 +64,8 @@ class SpectrumConfig:
     """Sets of samples drawn of the mixture, and most parts that a large set is cut into."""
     control: int = 40
     """Repeats of the double-sampling control; 0 leaves it out."""
+    arithmetic: Precision = "float64"
+    """float64, or float32 for GPUs whose float64 is slow: eigenvalues below 1e-6 of the largest are lost."""
     seed: int = 0
     """Of halves, splits and samples."""
 
@@ -249,6 +251,7 @@ def _study(
         spikes=config.num_spikes,
         splits=config.splits,
         seed=config.seed,
+        precision=config.arithmetic,
         device=run.device,
         advance=advance,
     )
@@ -291,7 +294,12 @@ class _Run:
     device: str
 
     def spectrum(self, rows: Rows) -> Spectrum:
-        return eigenvalues(rows, self.config.normalisation, device=self.device)
+        return eigenvalues(
+            rows,
+            self.config.normalisation,
+            precision=self.config.arithmetic,
+            device=self.device,
+        )
 
     def distance(self, one: Spectrum, two: Spectrum) -> SpectralDistance:
         return spectral_distance(one, two, spikes=self.config.num_spikes)

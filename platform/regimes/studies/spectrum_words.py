@@ -110,11 +110,12 @@ def _norms(study: SpectrumStudy) -> list[str]:
     real = next(t for t in study.norm_tests if t.name == "real")
     if math.isnan(test.p_value) or test.p_value > _RARE:
         return []
-    return [
+    said = (
         f"Norms tell them apart: their spread is {100 * real.spread:.1f}% of the mean for real images and "
         f"{100 * test.spread:.1f}% for the mixture (p {max(test.p_value, 1e-99):.1g}), so in that respect "
-        f"the data are not such a mixture."
-    ]
+        "the data are not such a mixture."
+    )
+    return [said]
 
 
 def cautions(study: SpectrumStudy) -> Sequence[str]:
