@@ -27,6 +27,7 @@ from regimes.jobs.support.console import RunOptions, Stage, duration
 from regimes.jobs.support.sample_sets import open_images
 from regimes.jobs.support.spectrum import (
     PIXELS,
+    TRAINED,
     SpectrumExperiment,
     SpectrumFeatures,
     SpectrumSets,
@@ -35,6 +36,7 @@ from regimes.jobs.support.spectrum_results import Measured, SpectrumResults
 from regimes.spectra.rows import Rows, pixel_rows
 from regimes.storage.artifacts import Store
 from regimes.storage.images import decode_source, ingest
+from regimes.storage.model_specs import import_model, is_model
 from regimes.storage.samples import SamplesRecipe, split_work
 from regimes.studies.spectrum import (
     REAL,
@@ -106,13 +108,18 @@ def _check(sets: SpectrumSets) -> None:
 
 
 def _print_plan(sets: SpectrumSets, results: SpectrumResults) -> None:
-    """What would be done; nothing is kept but models that are files, which are copied into the store."""
+    """What would be done; nothing is kept."""
     e, images = sets.experiment, sets.real.images
     counts = [len(s.ids) for s in sets.sources.values()]
     counts += [len(recipe.seeds) for recipe in sets.models.values()]
     n = num_compared(len(images), counts, e.measure)
     side, spectra = min(n, images[0].size), 2 * (e.measure.splits + e.measure.control)
     work = spectra * (n * images[0].size * side + 4 * side**3 / 3) * 2
+    if e.with_mixture:
+        half, width = len(images) // 2, images[0].size
+        # Moments and their decomposition where images outnumber values; samples in any case.
+        each = half * width**2 + 20 * width**3 if half > width else 0
+        work += (e.measure.control + 2) * (each + 2 * n * width * min(half, width))
     print(f"real      {len(images):,} images of {images[0].size} values: {e.real}")
     for name, source in sets.sources.items():
         print(f"set       {name}: {len(source.ids):,} images")
@@ -125,7 +132,7 @@ def _print_plan(sets: SpectrumSets, results: SpectrumResults) -> None:
         print(f"mixture   {e.mixture.words}, of half the real images")
     print(f"compare   {n:,} images of each, {spectra} spectra of side {side}")
     print(
-        f"time      {duration(work / _speed())} for spectra at the speed of this machine's products"
+        f"time      {duration(work / _speed())} for spectra and fits at the speed of this machine's products"
     )
     print(f"results   {results.location.uri}")
 
@@ -159,6 +166,9 @@ def _make_samples(sets: SpectrumSets, run: RunOptions) -> None:
     real = sets.recipe_of(sets.real_source)
     if store.missing([real]):
         ingest(store, real, sets.real)
+    for spec in sets.experiment.sets:
+        if spec != TRAINED and is_model(spec):
+            import_model(store, spec)
     runtime = RayRuntime(run.cpus)
     try:
         _train(sets, runtime, waiting)

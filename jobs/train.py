@@ -37,7 +37,7 @@ from regimes.storage.networks import (
     read_network_curve,
     train_network,
 )
-from regimes.storage.samples import make_samples, split_work
+from regimes.storage.samples import load_model, make_samples, split_work
 
 Report = Callable[[int, float], None]
 

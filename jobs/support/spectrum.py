@@ -25,7 +25,7 @@ from regimes.spectra.files import read_spectrum
 from regimes.spectra.matrix import Spectrum
 from regimes.storage.artifacts import Store
 from regimes.storage.images import Decoded, ImagesRecipe, Subset, decode_source
-from regimes.storage.model_specs import import_model, is_model
+from regimes.storage.model_specs import identify_model, is_model
 from regimes.storage.models import ModelRecipe
 from regimes.storage.samples import SamplesRecipe
 from regimes.storage.seeds import Seeds
@@ -159,7 +159,7 @@ class SpectrumSets:
 
     @cached_property
     def models(self) -> dict[str, SamplesRecipe]:
-        """Sets that are sampled first, by name; their models are brought into the store."""
+        """Sets that are sampled first, by name; nothing is written."""
         return {
             name: self._sampled(spec)
             for name, spec in zip(self.experiment.set_names, self.experiment.sets)
@@ -170,7 +170,7 @@ class SpectrumSets:
         e = self.experiment
         seeds = Seeds.first(self.num_compared) if e.seeds is None else Seeds.parse(e.seeds)
         return SamplesRecipe(
-            denoiser=self.trained if spec == TRAINED else import_model(self.store, spec),
+            denoiser=self.trained if spec == TRAINED else identify_model(spec),
             sampler=e.sampler,
             seeds=seeds,
             seeds_per_unit=_UNIT,

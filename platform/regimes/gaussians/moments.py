@@ -15,10 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from regimes.spectra.rows import BLOCK_BYTES, Rows
+from regimes.spectra.rows import Rows
 
 Floats = npt.NDArray[np.float64]
 _TILE = 768
+_BLOCK_BYTES = 8 * 2**20
 
 
 class StreamedMoments:
@@ -38,7 +39,7 @@ class StreamedMoments:
 
     @classmethod
     def of(
-        cls, rows: Rows, *, device: str = "cpu", num_bytes: int = BLOCK_BYTES
+        cls, rows: Rows, *, device: str = "cpu", num_bytes: int = _BLOCK_BYTES
     ) -> StreamedMoments:
         """Moments of all rows."""
         found = cls(rows.width, device=device)
@@ -87,7 +88,9 @@ class StreamedMoments:
         """
         if self.count < 2:
             raise ValueError(f"covariance: expected 2 rows or more, got {self.count}")
-        return self.scatter / (self.count - 1)
+        found = self.scatter
+        found /= self.count - 1
+        return found
 
 
 def add_products(upper: Tensor, x: Tensor) -> None:
@@ -105,5 +108,6 @@ def add_products(upper: Tensor, x: Tensor) -> None:
 
 def mirrored(upper: Tensor) -> Tensor:
     """(D, D) the symmetric matrix of an upper triangle."""
-    half = upper.triu()
-    return half + half.triu(1).T
+    found = upper.triu()
+    found += found.triu(1).T  # a copy: nothing is read where it was written
+    return found

@@ -153,7 +153,7 @@ def smaller_matrix(
     upper = torch.zeros((side, side), dtype=dtype, device=device)
     trace = 0.0
     for start, stop in rows.spans(num_bytes):
-        block = rows.block(start, stop) - centre
+        block = _centred(rows, centre, start, stop)
         trace += float(np.vdot(block, block))
         x = torch.from_numpy(block).to(device, dtype)
         if width < count:
@@ -161,6 +161,13 @@ def smaller_matrix(
         else:
             _fill_rows(upper, x, rows, centre, start, num_bytes)
     return mirrored(upper), trace
+
+
+def _centred(rows: Rows, centre: Floats, start: int, stop: int) -> Floats:
+    block = rows.block(start, stop)
+    if centre.any():
+        block -= centre
+    return block
 
 
 def _fill_rows(
@@ -171,5 +178,5 @@ def _fill_rows(
         if a == start:
             upper[a:b, a:b] = x @ x.T
         elif a > start:
-            other = torch.from_numpy(rows.block(a, b) - centre).to(upper.device, upper.dtype)
+            other = torch.from_numpy(_centred(rows, centre, a, b)).to(upper.device, upper.dtype)
             upper[start : start + len(x), a:b] = x @ other.T
