@@ -6,12 +6,22 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from job_runs import counts, run_job
+from made_networks import save_script
 
 from regimes.images.sources import load_images, open_source
+from regimes.images.split import Split
 from regimes.spectra.files import read_spectrum
 
 SMALL = ("--num-images", "150", "--splits", "39", "--control", "39", "--principal", "2")
+
+
+class Blocks(torch.nn.Module):
+    """(B, 3, 6, 6) in [0, 1] -> (B, 9): means of blocks of 2 x 2, of the first channel."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(x[:, :1], 2).flatten(1)
 
 
 def job(output, *options, expect=0, name="a"):
@@ -116,6 +126,43 @@ def test_sets_of_images_by_class_and_published_files(images, tmp_path):
     assert names[:2] == ["made_n30_gramian_eigenvalues", "made"]
     refused = job(tmp_path, *options, "--spectra", file, expect=1, name="c")
     assert "of 30 images, raw; expected 30 images, covariance" in refused
+
+
+def test_features_of_a_network_are_compared_as_the_network_gives_them(images, tmp_path):
+    path = save_script(Blocks(), tmp_path / "blocks.pt")
+    options = (
+        "--real",
+        str(images / "real.npz"),
+        "--sets",
+        str(images / "made.npz"),
+        "--num-images",
+        "60",
+    )
+    descriptor = (
+        "--descriptor",
+        f"torchscript:{path}",
+        "--resize",
+        "skew-6",
+        "--mean",
+        "0",
+        "0",
+        "0",
+        "--std",
+        "1",
+        "1",
+        "1",
+    )
+    job(tmp_path, *options, *descriptor, "--normalisation", "raw")
+    spectrum, about = read_spectrum(tmp_path / "spectrum" / "a" / "spectra" / "real.npz")
+    assert spectrum.width == 9
+    assert "as the network gives them" in about["rows"]
+    with np.load(images / "real.npz") as arrays:
+        x = arrays["images"].astype(np.float64)
+    blocks = x.reshape(120, 3, 2, 3, 2, 1).mean((2, 4, 5)).reshape(120, 9)
+    chosen = Split(num_images=120, seed=0).indices("B")[:60]
+    ratio = spectrum.values / (np.linalg.svd(blocks[chosen], compute_uv=False) ** 2)
+    assert ratio == pytest.approx(np.full(9, ratio[0]), rel=1e-4)  # the network's scale of pixels
+    assert {row["set"] for row in scores(tmp_path)["scores"]} == {"made", "mixture"}
 
 
 @pytest.mark.parametrize(
