@@ -32,12 +32,14 @@ from regimes.jobs.support.spectrum import (
     SpectrumFeatures,
     SpectrumSets,
 )
+from regimes.jobs.support.spectrum_classifiers import compare_classifiers, num_trainings
 from regimes.jobs.support.spectrum_results import Measured, SpectrumResults
 from regimes.spectra.rows import Rows, pixel_rows
 from regimes.storage.artifacts import Store
 from regimes.storage.images import decode_source, ingest
 from regimes.storage.model_specs import import_model, is_model
 from regimes.storage.samples import SamplesRecipe, split_work
+from regimes.studies.classifier_curves import ClassifierCurves
 from regimes.studies.spectrum import (
     REAL,
     MixtureOf,
@@ -82,7 +84,9 @@ def _main(argv: Sequence[str] | None) -> int:
             measured = _features(SpectrumFeatures.of(sets, choice, opened), sets, opened, run)
         else:
             measured = _pixels(sets, opened)
-        results.write(replace(measured, studies=_study(measured, experiment, run)))
+        studies = _study(measured, experiment, run)
+        curves = _classify(measured, experiment)
+        results.write(replace(measured, studies=studies, curves=curves))
     results.print_summary()
     return 0
 
@@ -100,8 +104,10 @@ def _check(sets: SpectrumSets) -> None:
                 f"{count} images, {e.measure.normalisation}, as are compared; pass --num-images and "
                 "--normalisation to match"
             )
-    if (e.mixture.by == "class" or e.per_class) and sets.real.labels is None:
+    by_class = e.mixture.by == "class" or e.per_class or e.classifier_sizes
+    if by_class and sets.real.labels is None:
         flag = "--per-class" if e.per_class else "--mixture.by class"
+        flag = "--classifier-sizes" if e.classifier_sizes else flag
         raise ConfigError(
             f"{flag}: {e.real} does not say the classes of its images; expected class folders or labels"
         )
@@ -294,6 +300,22 @@ def _study(measured: Measured, e: SpectrumExperiment, run: RunOptions) -> list[S
             studies.append(_study_group(measured, e, group, device, stage))
         stage.done(f"{len(studies)} groups, {sum(len(s.comparisons) for s in studies)} comparisons")
     return studies
+
+
+def _classify(measured: Measured, e: SpectrumExperiment) -> ClassifierCurves | None:
+    """Classifiers trained on every set, if asked for."""
+    if not e.classifier_sizes:
+        return None
+    with Stage("classify", num_trainings(e), "curve") as stage:
+        found = compare_classifiers(
+            measured.rows,
+            measured.labels,
+            e,
+            pixels=measured.shape is not None,
+            advance=stage.advance,
+        )
+        stage.done(f"{len(found.points)} points of curves")
+    return found
 
 
 def _study_group(

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from regimes.descriptors.options import DescriptorOptions
 from regimes.figures import spectrum as figures
+from regimes.figures.classifier_curves import captions, curves_figure
 from regimes.gaussians.fit import Labels
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.result_folder import (
@@ -38,6 +39,8 @@ from regimes.spectra.leading import Leading, leading
 from regimes.spectra.matrix import Spectrum
 from regimes.spectra.rows import Rows
 from regimes.storage.artifacts import Recipe, to_json
+from regimes.studies.classifier_curves import ClassifierCurves
+from regimes.studies.classifier_curves import answer as classifier_answer
 from regimes.studies.spectrum import SpectrumStudy
 from regimes.studies.spectrum_words import answer
 
@@ -69,6 +72,7 @@ class Measured:
     notes: Sequence[str]
     saved: Mapping[str, Spectrum]
     studies: Sequence[SpectrumStudy] = field(default_factory=list)
+    curves: ClassifierCurves | None = None
 
 
 class SpectrumResults(ResultFolder):
@@ -96,7 +100,7 @@ class SpectrumResults(ResultFolder):
     def _files(self, found: Measured) -> Iterator[tuple[str, bytes]]:
         config, first = self.config(), found.studies[0]
         yield CONFIG, config.encode()
-        yield SCORES, _scores_json(found.studies, self._mixture).encode()
+        yield SCORES, _scores_json(found, self._mixture).encode()
         yield TABLE, _scores_parquet(found.studies)
         yield from self._spectra(found)
         principal = self._principal(found)
@@ -106,7 +110,7 @@ class SpectrumResults(ResultFolder):
         yield from drawn.files()
         report = SpectrumReport(
             title=f"Spectra: {self.experiment.real}",
-            answer=answer(first, self._mixture),
+            answer=_answer(found, self._mixture),
             figures=drawn.captioned,
             studies=found.studies,
             sets=[
@@ -239,6 +243,15 @@ def _figures(
             "Mean and principal images of all images of every set, with explained variance.",
             figures.principal_sheet(shown, found.shape),
         )
+    if found.curves is not None:
+        for name, caption in captions(found.curves).items():
+            yield name, caption, curves_figure(found.curves)
+
+
+def _answer(found: Measured, mixture: str) -> list[str]:
+    """Of spectra, and of classifiers where there are some."""
+    more = [] if found.curves is None else classifier_answer(found.curves)
+    return list(dict.fromkeys([*answer(found.studies[0], mixture), *more]))
 
 
 def _records(studies: Sequence[SpectrumStudy]) -> list[dict[str, object]]:
@@ -252,11 +265,12 @@ def _records(studies: Sequence[SpectrumStudy]) -> list[dict[str, object]]:
     return rows
 
 
-def _scores_json(studies: Sequence[SpectrumStudy], mixture: str) -> str:
-    rows, first = _records(studies), studies[0]
+def _scores_json(found: Measured, mixture: str) -> str:
+    rows, first = _records(found.studies), found.studies[0]
     return to_json(
         {
-            "answer": answer(first, mixture),
+            "answer": _answer(found, mixture),
+            "classifiers": None if found.curves is None else found.curves.records(),
             "scores": [row for row in rows if row["against"] == "halves"],
             "control": [row for row in rows if row["against"] == "control"],
             "norms": first.norm_tests,

@@ -128,6 +128,30 @@ def test_sets_of_images_by_class_and_published_files(images, tmp_path):
     assert "of 30 images, raw; expected 30 images, covariance" in refused
 
 
+def test_classifiers_are_trained_on_every_set(images, tmp_path):
+    options = (
+        "--real",
+        str(images / "real.npz"),
+        "--sets",
+        str(images / "made.npz"),
+        "--num-images",
+        "60",
+    )
+    text = job(tmp_path, *options, "--classifier-sizes", "5", "20", "--control", "0")
+    found = scores(tmp_path)["classifiers"]
+    assert {row["source"] for row in found if "source" in row} >= {"real", "made", "mixture"}
+    assert any("classif" in sentence for sentence in scores(tmp_path)["answer"])
+    assert "classify" in text
+    figures = tmp_path / "spectrum" / "a" / "figures"
+    assert len(list(figures.glob("*.png"))) == 7
+    unlabelled = images / "plain.npy"
+    np.save(unlabelled, np.random.default_rng(1).integers(0, 256, (60, 6, 6, 1), dtype=np.uint8))
+    refused = job(
+        tmp_path, "--real", str(unlabelled), "--sets", "--classifier-sizes", "5", expect=1, name="b"
+    )
+    assert "--classifier-sizes" in refused
+
+
 def test_features_of_a_network_are_compared_as_the_network_gives_them(images, tmp_path):
     path = save_script(Blocks(), tmp_path / "blocks.pt")
     options = (
