@@ -43,28 +43,31 @@ class SpectrumReport(Page):
         return [*self.notes, *cautions(self.studies[0])]
 
 
-def _line(c: SpectralComparison) -> tuple[str, ...]:
-    """Set, then for KS and W1: value with range, floor with 95%, p; shift; verdict."""
-    cells = [c.name]
-    for what in ("ks", "w1"):
-        low, high = c.interval(what)
-        null, most = c.null(what)
-        spread = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
-        cells += [
-            f"{c.value(what):.3f}{spread}",
-            f"{null:.3f}, {most:.3f}",
-            f"{c.p_value(what):.3f}",
-        ]
-    return (*cells, f"{10 ** c.value('shift'):.2f}", "differs" if c.differs else "inside the floor")
+Cell = tuple[str, str]
+"""What is shown, and below it what it stands beside."""
 
 
-def _control(study: SpectrumStudy) -> tuple[str, ...] | None:
+def _line(c: SpectralComparison) -> tuple[str, str, Cell, Cell, str]:
+    """Set, verdict, KS and W1 over their floors, ratio at the median."""
+    verdict = "differs" if c.differs else "inside the floor"
+    return c.name, verdict, _cell(c, "ks"), _cell(c, "w1"), f"{10 ** c.value('shift'):.2f}"
+
+
+def _cell(c: SpectralComparison, what: str) -> Cell:
+    low, high = c.interval(what)
+    null, most = c.null(what)
+    spread = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
+    beside = f"floor {null:.3f}, 95% {most:.3f}, p {c.p_value(what):.3f}"
+    return f"{c.value(what):.3f}{spread}", beside
+
+
+def _control(study: SpectrumStudy) -> tuple[str, str, Cell, Cell, str] | None:
     if study.control is None:
         return None
-    line = list(_line(study.control))
-    line[0] = "mixture, beside its control"
-    line[-1] = "more than fitting" if study.control.differs else "explained by fitting"
-    return tuple(line)
+    _, _, *cells = _line(study.control)
+    verdict = "more than fitting" if study.control.differs else "explained by fitting"
+    ks, w1, ratio = cells
+    return "mixture, beside its control", verdict, ks, w1, ratio
 
 
 def _spikes(study: SpectrumStudy) -> list[tuple[str, str]]:

@@ -81,16 +81,17 @@ def _verdict(study: SpectrumStudy, c: SpectralComparison, what: str) -> str:
             "Whether that is the data or the fit is open: the double-sampling control was left out "
             "(--control)."
         )
-    _, most = study.control.null("ks")
+    told = min(("ks", "w1"), key=study.control.p_value)
+    _, most = study.control.null(told)
+    beside = (
+        f"of data that are such a mixture{what}, put through the same steps, {told.upper()} is at most "
+        f"{most:.3f} in 95% of repeats, here {c.value(told):.3f}"
+    )
     if study.control.differs:
         return (
-            f"That is more than fitting explains: data that are such a mixture{what}, put through the same "
-            f"steps, reach KS {most:.3f} in 95% of repeats. The data are more than these moments."
+            f"That is more than fitting explains: {beside}. The data are more than these moments."
         )
-    return (
-        f"But fitting explains it: data that are such a mixture{what}, put through the same steps, give KS "
-        f"{study.control.null('ks')[0]:.3f}, and {most:.3f} in 5% of repeats. Nothing can be concluded."
-    )
+    return f"But fitting explains it: {beside}. Nothing can be concluded."
 
 
 def _clipping(study: SpectrumStudy, c: SpectralComparison) -> str:
