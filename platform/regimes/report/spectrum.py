@@ -64,9 +64,8 @@ def _cell(c: SpectralComparison, what: str) -> Cell:
 def _control(study: SpectrumStudy) -> tuple[str, str, Cell, Cell, str] | None:
     if study.control is None:
         return None
-    _, _, *cells = _line(study.control)
+    _, _, ks, w1, ratio = _line(study.control)
     verdict = "more than fitting" if study.control.differs else "explained by fitting"
-    ks, w1, ratio = cells
     return "mixture, beside its control", verdict, ks, w1, ratio
 
 
