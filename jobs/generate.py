@@ -6,6 +6,7 @@ python jobs/generate.py --model ldm-celebahq-256/ --scheduler ddim --steps 50 --
 python jobs/generate.py --model DiT-XL-2-256/ --class 207 --guidance 4 --output retrievers
 python jobs/generate.py --model stable-diffusion/ --prompts captions.txt --steps 50 --output pictures
 python jobs/generate.py --model empirical:cifar10.zip --max-images 64 --output copies
+python jobs/generate.py --model gmm:cifar10.zip --seeds 0-49999 --format npz --output mixture
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import tyro
 
 from regimes.denoisers.compute import Compute
 from regimes.errors import ConfigError
+from regimes.gaussians.fit import FitConfig
+from regimes.gaussians.quantisation import QuantisationError
 from regimes.jobs.support import console
 from regimes.jobs.support.console import Execution, Stage, duration
 from regimes.jobs.support.exports import (
@@ -38,11 +41,13 @@ from regimes.jobs.support.sampling_cost import sampling_cost
 from regimes.pipelines.schedulers import SchedulerName
 from regimes.samplers.edm import SamplerConfig
 from regimes.storage.artifacts import Artifact, Store, to_json
+from regimes.storage.denoisers import DenoiserRecipe
 from regimes.storage.filesystem import Location
-from regimes.storage.model_specs import import_model
+from regimes.storage.gaussians import DirectSampler, GaussianRecipe, clipping_error
+from regimes.storage.model_specs import import_mixture, import_model, is_mixture
 from regimes.storage.pipelines import Conditions
 from regimes.storage.prompts import read_prompt_file
-from regimes.storage.samples import SamplesRecipe, prompts_of
+from regimes.storage.samples import Sampler, SamplesRecipe, prompts_of
 from regimes.storage.seeds import Seeds
 
 CONFIG = "config.json"
@@ -56,7 +61,8 @@ class Generation:
     model: str = ""
     """EDM's .pkl or .pt, a .safetensors of this project, a folder saved by a diffusers pipeline or of
     a model artifact; or empirical:SOURCE or wiener:SOURCE, the closed-form denoiser of the images of a
-    folder, .zip, .npy, .npz, .parquet, CIFAR-10's archive, or of the word digits."""
+    folder, .zip, .npy, .npz, .parquet, CIFAR-10's archive, or of the word digits; or gaussian:SOURCE or
+    gmm:SOURCE, the Gaussian of their mean and covariance, or one per class or several by EM."""
     seeds: str = "0-63"
     """Seeds, as in 0-49999 or 1,2,5-10; one image each."""
     n: int | None = None
@@ -88,6 +94,7 @@ class Generation:
     s mod P of P prompts, counted from 0."""
     negative_prompt: str = ""
     """Pipelines that read text: the prompt that guidance moves away from."""
+    mixture: FitConfig = field(default_factory=FitConfig)
     compute: Annotated[Compute, FLAT] = field(default_factory=Compute)
     sampler: Annotated[SamplerConfig, FLAT] = field(default_factory=SamplerConfig)
 
@@ -178,9 +185,12 @@ def _main(argv: Sequence[str] | None) -> int:
     sample_all(store, [recipe], to, about)
     with Stage("write", 0, "file") as stage:
         claim(target, replace=not to.resume)
-        target.location.write(CONFIG, _config(store, generation, made).encode())
+        clipping = _clipping(store, recipe)
+        target.location.write(CONFIG, _config(store, generation, made, clipping).encode())
         export(store.artifact(recipe), target, to.format, subdirs=to.subdirs)
         stage.done(f"{len(recipe.seeds)} images as {to.format} in {target.location.uri}")
+    if clipping is not None:
+        print(f"clipping  {clipping.words}")
     return 0
 
 
@@ -197,10 +207,10 @@ def _check(generation: Generation, to: Destination) -> None:
 def _recipe(store: Store, generation: Generation) -> SamplesRecipe:
     """Bring the model into the store, and say what is to be made with it."""
     g = generation
-    denoiser = import_model(store, g.model, max_images=g.max_images)
+    denoiser, sampler = _model(store, g)
     return SamplesRecipe(
         denoiser=denoiser,
-        sampler=choose_sampler(store, denoiser, g.asked_sampler, g.scheduler, g.eta, g.conditions),
+        sampler=sampler,
         seeds=g.asked_seeds,
         seeds_per_unit=generation.batch_size,
         class_index=generation.class_index,
@@ -210,10 +220,42 @@ def _recipe(store: Store, generation: Generation) -> SamplesRecipe:
     )
 
 
-def _config(store: Store, generation: Generation, made: ExportRecipe) -> str:
+def _model(store: Store, g: Generation) -> tuple[DenoiserRecipe | GaussianRecipe, Sampler]:
+    """The model in the store, and how it is sampled."""
+    if not is_mixture(g.model):
+        if g.mixture != FitConfig():
+            raise ConfigError("--mixture: for --model gaussian:SOURCE or gmm:SOURCE; leave it out")
+        denoiser = import_model(store, g.model, max_images=g.max_images)
+        return denoiser, choose_sampler(
+            store, denoiser, g.asked_sampler, g.scheduler, g.eta, g.conditions
+        )
+    if g.asked_sampler != SamplerConfig() or g.scheduler is not None or g.eta:
+        raise ConfigError(
+            f"--model {g.model}: draws its samples directly; leave samplers, steps and schedulers out"
+        )
+    if g.guidance is not None or g.prompts or g.negative_prompt:
+        raise ConfigError(
+            "--guidance, --prompts, --negative-prompt: of DiT and Stable Diffusion pipelines; leave them out"
+        )
+    return import_mixture(store, g.model, g.mixture, max_images=g.max_images), DirectSampler()
+
+
+def _clipping(store: Store, recipe: SamplesRecipe) -> QuantisationError | None:
+    """What storing a mixture's samples as images does to their moments."""
+    if not isinstance(recipe.denoiser, GaussianRecipe):
+        return None
+    seeds = recipe.seeds.block(0, len(recipe.seeds))
+    return clipping_error(store, recipe.denoiser, seeds, recipe.class_index)
+
+
+def _config(
+    store: Store, generation: Generation, made: ExportRecipe, clipping: QuantisationError | None
+) -> str:
+    about: dict[str, object] = {"model": generation.model, "recipe": made}
     prompts = prompts_of(store, made.samples)
-    more = {"prompts": prompts, "prompt_of_a_seed": "number seed mod P"} if prompts else {}
-    return to_json({"model": generation.model, "recipe": made, **more})
+    if prompts:
+        about |= {"prompts": prompts, "prompt_of_a_seed": "number seed mod P"}
+    return to_json(about if clipping is None else about | {"clipping": clipping})
 
 
 def _print_plan(generation: Generation, to: Destination) -> None:

@@ -29,7 +29,6 @@ from regimes.jobs.support.training import (
     result_files,
 )
 from regimes.storage.artifacts import Artifact, Store, to_json
-from regimes.storage.denoisers import load_denoiser
 from regimes.storage.filesystem import Location
 from regimes.storage.images import ingest
 from regimes.storage.networks import (
@@ -38,7 +37,7 @@ from regimes.storage.networks import (
     read_network_curve,
     train_network,
 )
-from regimes.storage.samples import make_samples, split_work
+from regimes.storage.samples import load_model, make_samples, split_work
 
 Report = Callable[[int, float], None]
 
@@ -219,7 +218,7 @@ def _sample(store: Store, plan: Plan, options: TrainOptions) -> None:
     with Stage("sample", len(missing), "unit") as stage:
         device = default_device() if options.device != "cpu" else "cpu"
         if missing:
-            loaded = load_denoiser(store, recipe.denoiser, device=device)
+            loaded = load_model(store, recipe, device=device)
         for unit in missing:
             entries.append(make_samples(store, recipe, unit, loaded, device=device))
             stage.advance()

@@ -25,12 +25,20 @@ from regimes.samplers.edm import SamplerConfig, sample_seeds
 from regimes.storage.artifacts import FileEntry, Recipe, Store
 from regimes.storage.checkpoints import LATENT, PIPELINES, CheckpointRecipe
 from regimes.storage.denoisers import DenoiserRecipe, Loaded, load_denoiser
+from regimes.storage.gaussians import (
+    DirectSampler,
+    GaussianRecipe,
+    LoadedMixture,
+    draw,
+    load_mixture,
+)
 from regimes.storage.pipelines import GUIDANCE, load_pipeline
 from regimes.storage.prompts import read_prompts
 from regimes.storage.seeds import Seeds
 from regimes.storage.tables import Values, left_over, shard_name, write_shard
 
-Sampler = SamplerConfig | SchedulerConfig
+Sampler = SamplerConfig | SchedulerConfig | DirectSampler
+Model = Loaded | Pipeline | LoadedMixture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +48,10 @@ class SamplesRecipe(Recipe):
     kind: ClassVar[str] = "samples"
     code_version: ClassVar[int] = 3  # 3: discretization iddpm visits the published levels
 
-    denoiser: DenoiserRecipe
+    denoiser: DenoiserRecipe | GaussianRecipe
     sampler: Sampler
-    """EDM's samplers, or for a pretrained pipeline one of its schedulers, guided where it can be."""
+    """EDM's samplers; for a pretrained pipeline one of its schedulers, guided where it can be; for a Gaussian
+    none."""
     seeds: Seeds
     seeds_per_unit: int
     """Seeds per shard; also the batch size."""
@@ -58,6 +67,11 @@ class SamplesRecipe(Recipe):
     def __post_init__(self) -> None:
         """Schedulers sample pipelines, and latent pipelines are sampled by nothing else."""
         made = self.denoiser
+        if isinstance(made, GaussianRecipe) != isinstance(self.sampler, DirectSampler):
+            raise ConfigError(
+                f"{made.label}: Gaussians and mixtures draw their samples themselves, and nothing else does; "
+                "make their images by jobs/generate.py"
+            )
         kind = made.format if isinstance(made, CheckpointRecipe) else None
         if isinstance(self.sampler, SchedulerConfig) and kind not in PIPELINES:
             raise ConfigError(
@@ -92,13 +106,19 @@ class SamplesRecipe(Recipe):
         return self.seeds.block(start, start + self.seeds_per_unit)
 
 
-def load_model(store: Store, recipe: SamplesRecipe, *, device: str = "cpu") -> Loaded | Pipeline:
-    """What ``make_samples`` samples: a denoiser, or a pipeline where a scheduler is asked for.
+def load_model(store: Store, recipe: SamplesRecipe, *, device: str = "cpu") -> Model:
+    """What ``make_samples`` samples: a denoiser, a pipeline for its schedulers, or a mixture.
 
     Raises:
         BrokenArtifact, BadCheckpoint, ConfigError: as ``load_denoiser`` and ``load_pipeline``.
     """
     made = recipe.denoiser
+    if isinstance(made, GaussianRecipe):
+        if recipe.compute != Compute() or recipe.noise_device != "cpu":
+            raise ConfigError(
+                f"{made.label}: drawn in float64 on CPUs; leave precision and --noise-device be"
+            )
+        return load_mixture(store, made)
     if isinstance(recipe.sampler, SchedulerConfig):
         assert isinstance(made, CheckpointRecipe)  # the recipe has made sure
         return load_pipeline(store, made, device=device, compute=recipe.compute)
@@ -109,7 +129,7 @@ def make_samples(
     store: Store,
     recipe: SamplesRecipe,
     unit: int,
-    loaded: Loaded | Pipeline,
+    loaded: Model,
     *,
     device: str = "cpu",
 ) -> FileEntry:
@@ -127,7 +147,12 @@ def make_samples(
     """
     seeds = recipe.unit_seeds(unit)
     prompts = prompts_of(store, recipe)
-    x = _sample(recipe, seeds, loaded, device, prompts)
+    labels: Values
+    if isinstance(loaded, LoadedMixture):
+        x, labels = draw(loaded, seeds, recipe.class_index)
+    else:
+        x = _sample(recipe, seeds, loaded, device, prompts)
+        labels = _labels(recipe, seeds, loaded) if loaded.num_classes else np.zeros(0)
     if not bool(torch.isfinite(x).all()):
         bad = [s for s, row in zip(seeds, x, strict=True) if not bool(torch.isfinite(row).all())]
         raise NotFiniteSamples(
@@ -136,7 +161,7 @@ def make_samples(
         )
     columns: dict[str, Values] = {"image": to_uint8(x)}
     if loaded.num_classes:
-        columns["label"] = _labels(recipe, seeds, loaded)
+        columns["label"] = labels
     if prompts:
         columns["prompt"] = np.array([prompt_index(s, len(prompts)) for s in seeds], np.int64)
     if recipe.keep_float:

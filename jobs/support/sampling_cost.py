@@ -11,7 +11,8 @@ import torch
 from regimes.pipelines.model import Condition, Pipeline
 from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import Loaded
-from regimes.storage.samples import SamplesRecipe, load_model
+from regimes.storage.gaussians import LoadedMixture, draw
+from regimes.storage.samples import Model, SamplesRecipe, load_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,14 +42,19 @@ def sampling_cost(store: Store, recipe: SamplesRecipe) -> SamplingCost:
     )
 
 
-def _parameters(loaded: Loaded | Pipeline) -> str:
+def _parameters(loaded: Model) -> str:
+    if isinstance(loaded, LoadedMixture):
+        count = sum(g.factor.size + g.mean.size for g in loaded.mixture.components)
+        return f"{len(loaded.mixture.components)} Gaussians, {count:,} numbers"
     model = loaded.denoiser if isinstance(loaded, Loaded) else loaded
     if not isinstance(model, torch.nn.Module):
         return "known in closed form"
     return f"{sum(p.numel() for p in model.parameters()):,} parameters"
 
 
-def _seconds_per_sample(loaded: Loaded | Pipeline, evaluations: int, batch: int = 4) -> float:
+def _seconds_per_sample(loaded: Model, evaluations: int, batch: int = 4) -> float:
+    if isinstance(loaded, LoadedMixture):
+        return _seconds(lambda: draw(loaded, list(range(64)), None)) / 64
     if isinstance(loaded, Pipeline):
         z = torch.zeros(batch, *loaded.noise_shape)
         decoding = _seconds(lambda: loaded.decode(z)) if loaded.decoder is not None else 0.0
