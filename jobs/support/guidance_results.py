@@ -16,9 +16,12 @@ from matplotlib.figure import Figure
 from tensorboardX import summary
 
 from regimes.figures import guidance as figures
+from regimes.figures.embedding import embedding
+from regimes.guidance.embedding import place
 from regimes.images.pixels import to_uint8
 from regimes.jobs.support.console import RunOptions, duration
-from regimes.jobs.support.guidance import PRESETS, GuidanceExperiment, GuidancePlan
+from regimes.jobs.support.guidance import GuidancePlan
+from regimes.jobs.support.guidance_experiment import PRESETS, GuidanceExperiment
 from regimes.jobs.support.result_folder import (
     CONFIG,
     REPORT,
@@ -33,7 +36,9 @@ from regimes.report import render
 from regimes.report.guidance import GuidanceReport
 from regimes.scores.modes import REJECTED
 from regimes.storage.artifacts import Recipe, Store, to_json
-from regimes.storage.guidance import GuidedRecipe, load_judge, read_cell, sample_cell
+from regimes.storage.guidance import GuidedRecipe, read_cell, sample_cell
+from regimes.storage.judges import load_judge
+from regimes.storage.maps import MapRecipe, obtain_map
 from regimes.studies.guidance import (
     CellData,
     CellFinding,
@@ -45,6 +50,7 @@ from regimes.studies.guidance import (
 from regimes.studies.guidance_words import answer, title
 
 _SHOWN_GROUPS = 2
+_MAPPED = 1000  # samples of a cell on the map
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +78,16 @@ class GuidanceResults(ResultFolder):
     def write(self, store: Store) -> None:
         """Compare, draw and report; the manifest comes last."""
         cells = {
-            key: CellData(modes=c.modes, quality=c.quality, seconds=c.seconds)
+            key: CellData(modes=c.modes, quality=c.quality, seconds=c.seconds, measures=c.measures)
             for key, c in ((key, read_cell(store, r)) for key, r in self.plan.cells.items())
         }
         probabilities = self.plan.probabilities
         study = study_guidance(
             cells,
             probabilities,
-            mode_names=[str(k) for k in range(len(probabilities))],
+            mode_names=self.plan.mode_names,
             tolerance=self.plan.experiment.tolerance,
+            law_is_set=self.plan.experiment.target == "clips",
         )
         self.write_files(self._files(store, study))
 
@@ -102,7 +109,7 @@ class GuidanceResults(ResultFolder):
         e = self.plan.experiment
         changed = options(PRESETS[self.preset], e)
         page = GuidanceReport(
-            title=f"Particle guidance: {e.source if e.target == 'images' else e.target}",
+            title=f"Particle guidance: {_name(e)}",
             answer=answer(study),
             figures=drawn.captioned,
             study=study,
@@ -124,6 +131,8 @@ class GuidanceResults(ResultFolder):
             f"Particles are compared by {compared}; bandwidth: {e.bandwidth}, times {e.bandwidth_scale:g}; "
             f"noise levels {e.lowest:g} to {e.highest:g}."
         )
+        if e.target == "clips":
+            return [*self._about_clips(steps), guided]
         if plan.judge is None:
             return [f"The exact denoiser of target {e.target}, {steps}.", guided]
         judge = load_judge(store, plan.judge)
@@ -135,6 +144,25 @@ class GuidanceResults(ResultFolder):
                 f"Classes are told by a small classifier, right for {judge.accuracy:.1%} of held-out "
                 f"images of {e.source}; of those {judge.accepted:.1%} are accepted, so that a model as "
                 "good as the data reaches no more."
+            ),
+        ]
+
+    def _about_clips(self, steps: str) -> list[str]:
+        e, plan = self.plan.experiment, self.plan
+        assert plan.decoded is not None
+        assert plan.continued is not None
+        training, seen = e.network_training, e.clips.window - 1
+        digits = "built-in digits" if e.clips.digits == "digits" else e.clips.digits
+        return [
+            (
+                f"Clips of {digits}, {e.clips.digit} pixels high on {e.clips.canvas}, motion "
+                f"{e.clips.motion}; the model sees {seen} frame{'s' if seen > 1 else ''} and makes the next. "
+                f"It learned from {len(plan.decoded.images):,} windows: {training.steps:,} steps of "
+                f"{training.batch_size}, P_mean {training.p_mean:g}; {steps}."
+            ),
+            (
+                f"Group g continues the g-th of {len(plan.continued.images)} clips of held-out digits, all "
+                "just before a change of direction."
             ),
         ]
 
@@ -188,6 +216,8 @@ def record(study: GuidanceStudy, found: CellFinding) -> dict[str, Any]:
         "total_variation": scores.total_variation,
         "total_variation_null": scores.total_variation_null,
         "marginal": [float(q) for q in scores.marginal],
+        "marginal_error": [float(q) for q in scores.marginal_errors],
+        **{name: mean.value for name, mean in found.measures.items()},
         "seconds_ratio": found.seconds_ratio,
         "verdict": found.verdict,
     }
@@ -200,13 +230,20 @@ def event_files(study: GuidanceStudy) -> Iterator[tuple[str, bytes]]:
         events = Events(f"{row[0]}-{row[1]}-B{row[2]}-churn{churn:g}")
         own = [f for f in study.guided if f.key.row == row and f.key.s_churn == churn]
         for step, found in enumerate([study.baseline(own[0].key), *own]):
-            for name in ("factor", "distinct", "inliers", "distance", "total_variation"):
+            scalars = ("factor", "distinct", "inliers", "distance", "total_variation")
+            for name in (*scalars, *found.measures):
                 value = record(study, found)[name]
                 events.add(summary.scalar(f"guidance/{name}", value), step)
         yield events.name, events.data
 
 
+def _name(e: GuidanceExperiment) -> str:
+    return {"images": e.source, "clips": f"clips, {e.clips.motion}"}.get(e.target, e.target)
+
+
 def _distance_words(e: GuidanceExperiment) -> str:
+    if e.target == "clips":
+        return "distance of pixels in [0, 1] to the exact next frame in the sample's direction"
     if e.target == "images":
         return "root-mean-square distance of pixels in [-1, 1] to the nearest training image"
     return "mean distance to the centre of the nearest mode"
@@ -267,6 +304,8 @@ def _figures(
     yield ("paths", *_paths(store, plan, shown))
     if plan.experiment.target != "ring":
         yield ("samples", *_sheet(store, plan, shown))
+    if plan.map is not None:
+        yield ("embedding", *_embedding(store, plan, plan.map, shown))
 
 
 def _marginal_title(study: GuidanceStudy, shown: CellFinding) -> str:
@@ -300,14 +339,19 @@ def _paths(store: Store, plan: GuidancePlan, shown: CellFinding) -> tuple[str, F
         points.append(last.flatten(1).numpy())
         plane = (np.stack(points).clip(-limit, limit) - origin) @ axes.T
         paths.append(figures.Paths(name=name, points=plane))
-    ends = (
-        read_cell(store, plan.cells[shown.key]).samples.reshape(-1, len(origin)).clip(-limit, limit)
-    )
+    cell = read_cell(store, plan.cells[shown.key])
+    ends = cell.samples.reshape(-1, len(origin)).clip(-limit, limit)
+    own = plan.experiment.target == "clips"
+    if own:  # samples of other groups continue other clips
+        ends = ends[: shown.key.group_size]
     what = "states" if is_ring else "estimates D(x)"
     labels = ("x", "y") if is_ring else ("first principal axis of the data", "second")
+    over, blue = ("real data", "all samples of the guided cell")
+    if own:
+        over, blue = ("the exact next frames", "where the guided ones end")
     caption = (
-        f"Paths of the {what} of one group from the same latents, over real data (gray); blue: all "
-        "samples of the guided cell. The plane was fitted once, to the data."
+        f"Paths of the {what} of one group from the same latents, over {over} (gray); blue: {blue}. "
+        "The plane was fitted once, to the gray points."
     )
     return caption, figures.trajectories(
         real,
@@ -315,6 +359,26 @@ def _paths(store: Store, plan: GuidancePlan, shown: CellFinding) -> tuple[str, F
         paths,
         title="Where the particles of a group go",
         labels=labels,
+    )
+
+
+def _embedding(
+    store: Store, plan: GuidancePlan, recipe: MapRecipe, shown: CellFinding
+) -> tuple[str, Figure]:
+    """Samples of both cells on one map of real images."""
+    fitted, panels = obtain_map(store, recipe), []
+    for name, cell_recipe in _pair(plan, shown.key):
+        cell = read_cell(store, cell_recipe)
+        vectors = cell.samples.clip(-1, 1).reshape(-1, fitted.vectors.shape[1])[:_MAPPED]
+        accepted = cell.modes.ravel()[:_MAPPED] != REJECTED
+        panels.append((name, place(vectors, fitted.vectors, fitted.places), accepted))
+    caption = (
+        f"t-SNE of {len(fitted.vectors)} real images (numbers: digits), fitted once and kept; at most "
+        f"{_MAPPED} samples of each cell are placed at the mean of their five nearest real images, by "
+        "inverse distance of pixels."
+    )
+    return caption, embedding(
+        fitted.places, fitted.labels, panels, title="Samples on a map of real images"
     )
 
 
@@ -328,8 +392,14 @@ def _sheet(store: Store, plan: GuidancePlan, shown: CellFinding) -> tuple[str, F
         for group in range(min(_SHOWN_GROUPS, recipe.groups)):
             part = slice(group * size, (group + 1) * size)
             accepted = (cell.modes[group] != REJECTED).tolist()
-            rows.append((f"group {group + 1}, {name}", list(images[part]), accepted))
+            shown_images = list(images[part])
+            if plan.continued is not None:
+                last = plan.continued.images[group % len(plan.continued.images)][..., -2:-1]
+                shown_images, accepted = [last, *shown_images], [True, *accepted]
+            rows.append((f"group {group + 1}, {name}", shown_images, accepted))
     caption = "The first groups of samples from the same latents; rejected samples are framed."
+    if plan.continued is not None:
+        caption += " The first image of a row is the last frame that the model saw."
     return caption, figures.groups_sheet(rows, title="Groups without guidance and with it")
 
 

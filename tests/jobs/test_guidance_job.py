@@ -9,7 +9,8 @@ from job_runs import artifact_bytes, counts, run_job
 
 from regimes.errors import ConfigError
 from regimes.jobs.guidance import _main
-from regimes.jobs.support.guidance import PRESETS, GuidanceExperiment, GuidancePlan
+from regimes.jobs.support.guidance import GuidancePlan
+from regimes.jobs.support.guidance_experiment import PRESETS, GuidanceExperiment
 
 RING = ("--preset", "ring", "--groups", "6", "--factors", "0", "300", "--kernels", "angular",
         "--strengths", "linear", "--cpus", "2")  # fmt: skip
@@ -66,7 +67,7 @@ def test_digits_train_judge_sweep_and_resume_cell_by_cell(tmp_path):
         (["--eta", "1", "--churns", "0"], "eta: is DDIM's noise"),
         (["--sampler.solver", "dpmpp2m", "--churns", "0"], "guidance steps by euler or heun"),
         (["--replicas", "2"], "--replicas: a sweep runs as trials"),
-        (["--preset", "nothing"], "choose one of digits, ring, jumps"),
+        (["--preset", "nothing"], "choose one of digits, ring, jumps, circle"),
     ],
 )
 def test_bad_input_is_refused_before_anything_runs(options, message, tmp_path):

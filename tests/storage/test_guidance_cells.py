@@ -20,17 +20,14 @@ from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import ClosedFormRecipe, load_denoiser
 from regimes.storage.guidance import (
     GuidedRecipe,
-    ImageTarget,
-    JudgeRecipe,
-    KnownTarget,
-    load_judge,
     make_cell,
     make_cells,
-    make_judge,
     read_cell,
     sample_cell,
 )
+from regimes.storage.guided_targets import ImageTarget, KnownTarget
 from regimes.storage.images import ImagesRecipe, Subset, decode_source, ingest
+from regimes.storage.judges import JudgeRecipe, load_judge, make_judge
 
 STEPS = SamplerConfig(num_steps=8, sigma_min=0.03, sigma_max=20.0, solver="euler")
 

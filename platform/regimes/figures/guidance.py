@@ -192,13 +192,19 @@ def _baseline(axes: Axes, found: CellFinding, by: Price) -> None:
 
 @styled
 def marginals(study: GuidanceStudy, found: CellFinding, *, title: str) -> Figure:
-    """The share of every mode in the data, without guidance and with it."""
+    """The share of every mode in the data, without guidance and with it, with 95% intervals."""
     figure, axes = canvas(title, (7.2, 3.2), Margins(left=0.7, right=1.9, bottom=0.6, top=0.2))
     base = study.baseline(found.key)
     places = np.arange(len(study.probabilities))
     data = 100 * np.asarray(study.probabilities)
-    axes.bar(places - 0.2, 100 * base.scores.marginal, 0.38, color=FAINT, label="no guidance")
-    axes.bar(places + 0.2, 100 * found.scores.marginal, 0.38, color=_PALETTE[0], label="guided")
+    for x, cell, color, label in (
+        (places - 0.2, base, FAINT, "no guidance"),
+        (places + 0.2, found, _PALETTE[0], "guided"),
+    ):
+        scores = cell.scores
+        errors = np.where(np.isfinite(scores.marginal_errors), 196 * scores.marginal_errors, 0)
+        bars = {"yerr": errors, "ecolor": INK, "error_kw": {"elinewidth": 0.8}}
+        axes.bar(x, 100 * scores.marginal, 0.38, color=color, label=label, **bars)
     axes.hlines(data, places - 0.45, places + 0.45, color=INK, linewidth=1.3, label="data")
     axes.set_xticks(places, [short(name, 10) for name in study.mode_names])
     axes.set(xlabel="mode", ylabel="accepted samples (%)")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -81,7 +81,6 @@ class ClipConfig:
     changes of such clips do not follow --probability."""
     defects: tuple[str, ...] = ()
     """Published errors to keep: unequal-jumps, redrawn-bounce, short-wall, zero-is-unset."""
-    movement: MotionConfig = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what could not be made."""
@@ -97,9 +96,18 @@ class ClipConfig:
                 raise ConfigError(f"{name}: expected one of {', '.join(choices)}")
         if self.windows == "changes" and (self.window < 2 or self.num_digits > 1):
             raise ConfigError("windows: changes needs a window of at least 2 frames, and one digit")
+        _ = self.movement
+
+    @property
+    def movement(self) -> MotionConfig:
+        """The rule of the tracks.
+
+        Raises:
+            ConfigError: if digits would leave the canvas.
+        """
         names = {f.name for f in dataclasses.fields(MotionConfig)} - {"room"}
         given = {name: getattr(self, name) for name in names}
-        object.__setattr__(self, "movement", MotionConfig(room=self.canvas - self.digit, **given))
+        return MotionConfig(room=self.canvas - self.digit, **given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,7 @@ class ClipSource:
         self.config, self.name = config, f"{PREFIX}{config.motion}"
         self._glyphs, self._classes, self._fingerprint = _glyphs(config)
         self._clip = functools.lru_cache(maxsize=_KEPT)(self._make)
+        self._movement = config.movement
         self._places = self._windows()
         self.ids = [f"clip-{clip:06d}-frame-{start:03d}" for clip, start in self._places]
 
@@ -142,7 +151,7 @@ class ClipSource:
     def fingerprint(self) -> str:
         """Hash of the configuration and of the images of digits."""
         plain = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(self.config)}
-        plain = {k: v for k, v in plain.items() if k not in ("movement", "digits")}
+        plain = {k: v for k, v in plain.items() if k != "digits"}
         return hash_parts([b"clips 1", repr(sorted(plain.items())).encode(), self._fingerprint])
 
     def read(self, index: int, *, image_size: int | None = None) -> Images:
@@ -164,7 +173,7 @@ class ClipSource:
         c = self.config
         rng = keyed_generator("clip", c.seed, c.part, number)
         which = rng.integers(0, len(self._glyphs), c.num_digits)
-        tracks = tuple(draw_track(c.movement, rng) for _ in which)
+        tracks = tuple(draw_track(self._movement, rng) for _ in which)
         canvas = np.zeros((c.frames, c.canvas, c.canvas), np.uint16)
         for glyph, track in zip(self._glyphs[which], tracks, strict=True):
             for frame, (x, y) in zip(canvas, track.places, strict=True):
@@ -196,7 +205,7 @@ def open_clips(spec: str) -> ClipSource:
         ConfigError, BadSource: if it says something that cannot be had.
     """
     motion, *options = spec.removeprefix(PREFIX).split(",")
-    known = {f.name: f for f in dataclasses.fields(ClipConfig) if f.init and f.name != "motion"}
+    known = {f.name: f for f in dataclasses.fields(ClipConfig) if f.name != "motion"}
     values: dict[str, Any] = {"motion": motion}
     for option in options:
         name, equals, text = option.partition("=")

@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 
 from regimes.report.page import Page
 from regimes.studies.guidance import CellFinding, GuidanceStudy
-from regimes.studies.guidance_words import beware, plus_minus
+from regimes.studies.guidance_words import beware, plus_minus, share
+
+MEASURES = {
+    "shifted_distance": "distance as published",
+    "overlap": "overlap",
+    "shift": "shift (px)",
+}
+"""Headings of what is measured of continued clips; see ``guidance.directions``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +34,11 @@ class GuidanceReport(Page):
 
     def context(self) -> Mapping[str, Any]:
         """The table."""
-        return {"lines": [_line(self.study, f) for f in self.study.findings]}
+        return {
+            "lines": [_line(self.study, f) for f in self.study.findings],
+            "share": f"goes {self.study.mode_names[0]}" if self.study.law_is_set else "",
+            "measures": [MEASURES[name] for name in self.study.findings[0].measures],
+        }
 
     def cautions(self) -> Sequence[str]:
         """What to beware of."""
@@ -53,6 +64,9 @@ def _line(study: GuidanceStudy, found: CellFinding) -> dict[str, Any]:
         "variation": f"{scores.total_variation:.3f}",
         "chance": f"{scores.total_variation_null:.3f}",
         "cost": f"{found.seconds_ratio:.2f}",
+        "share": plus_minus(share(study, found), 3) if study.law_is_set else "",
+        "set": f"set {study.probabilities[0]:.3f}",
+        "measures": [f"{m.value:.2f}" for m in found.measures.values()],
         "verdict": found.verdict,
         "good": found.is_good,
     }
