@@ -9,7 +9,7 @@ import numpy as np
 import safetensors.numpy
 
 from regimes.guidance.embedding import Floats, fit_map
-from regimes.images.pixels import to_float
+from regimes.images.pixels import Images, to_float
 from regimes.storage.artifacts import Recipe, Store
 from regimes.storage.images import read_images
 from regimes.storage.tables import read_rows
@@ -42,21 +42,24 @@ class FittedMap:
     """(N, 2)."""
     labels: np.ndarray
     """(N,) int64 classes."""
+    images: Images
+    """(N, H, W, C) uint8, of windows all frames."""
 
 
 def obtain_map(store: Store, recipe: MapRecipe) -> FittedMap:
     """The map of a recipe, fitted unless it is there; its images have labels."""
     artifact = store.artifact(recipe)
-    vectors, labels = _real(store, recipe)
+    images, labels = _real(store, recipe)
+    vectors = to_float(images[..., -recipe.channels :]).flatten(1).double().numpy()
     if not artifact.is_complete():
         places = fit_map(vectors, seed=recipe.seed)
         artifact.finish([artifact.write(_FILE, safetensors.numpy.save({"places": places}))])
-    return FittedMap(vectors, safetensors.numpy.load(artifact.read(_FILE))["places"], labels)
+    places = safetensors.numpy.load(artifact.read(_FILE))["places"]
+    return FittedMap(vectors, places, labels, images)
 
 
-def _real(store: Store, recipe: MapRecipe) -> tuple[Floats, np.ndarray]:
+def _real(store: Store, recipe: MapRecipe) -> tuple[Images, np.ndarray]:
     images = read_images(store, recipe.images)[1]
     labels = read_rows(store.artifact(recipe.images), "label")[1]
     step = max(1, -(-len(images) // recipe.size))
-    chosen = images[::step][..., -recipe.channels :]
-    return to_float(chosen).flatten(1).double().numpy(), labels[::step]
+    return images[::step], labels[::step]

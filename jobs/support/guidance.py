@@ -285,13 +285,11 @@ class GuidancePlan:
 
     @property
     def map(self) -> MapRecipe | None:
-        """The map of real images that samples are placed on; of clips, of the frames behind a change."""
-        images = self.continued_images or self.images
-        decoded = self.continued or self.decoded
-        if images is None or decoded is None or decoded.labels is None or len(decoded.images) < 10:
+        """The map of real images that samples are placed on; of clips, of the last frames of windows."""
+        if self.images is None or self.decoded is None:
             return None
-        channels = 1 if self.continued is not None else decoded.images.shape[3]
-        return MapRecipe(images=images, channels=channels, size=_MAPPED, seed=0)
+        channels = 1 if self.continued is not None else self.decoded.images.shape[3]
+        return MapRecipe(images=self.images, channels=channels, size=_MAPPED, seed=0)
 
     def trials(self, store: Store) -> list[list[GuidedRecipe]]:
         """Cells that are missing, those of a row together."""

@@ -20,7 +20,7 @@ _NAMED = 12  # more classes than that are not named on the map
 @styled
 def embedding(
     real: npt.NDArray[np.float64],
-    labels: npt.NDArray[np.int64],
+    labels: Sequence[str],
     panels: Sequence[tuple[str, npt.NDArray[np.float64], npt.NDArray[np.bool_]]],
     *,
     title: str,
@@ -29,29 +29,29 @@ def embedding(
 
     Args:
         real: (N, 2), real images in faint colours of their classes.
-        labels: (N,) their classes.
+        labels: (N,) words for their classes.
         panels: (name, (M, 2) samples, (M,) whether each is accepted).
         title: the finding.
     """
     side, gap = 3.7, 0.3
-    size = (0.3 + len(panels) * (side + gap), side + 1.0)
+    size = (0.3 + len(panels) * (side + gap), side + 0.75)
     figure, first = canvas(title, size, Margins(left=0, right=0, bottom=0, top=0))
     first.set_axis_off()
     total = figure.get_size_inches()
-    classes = np.unique(labels)
+    classes, of_class = np.unique(list(labels), return_inverse=True)
     low, high = real.min(0), real.max(0)
     pad = 0.06 * (high - low)
     for place, (name, points, accepted) in enumerate(panels):
         left = 0.3 + place * (side + gap)
         axes = figure.add_axes((left / total[0], 0.4 / total[1], side / total[0], side / total[1]))
         for number, k in enumerate(classes):
-            own = real[labels == k]
+            own = real[of_class == number]
             color = _PALETTE[number % len(_PALETTE)] if len(classes) <= _NAMED else FAINT
             axes.scatter(*own.T, s=7, color=color, alpha=0.28, linewidths=0, rasterized=True)
             if len(classes) <= _NAMED:
                 middle = np.median(own, axis=0)
                 axes.text(
-                    *middle, str(k), fontsize=11, color=color, ha="center", va="center", zorder=6
+                    *middle, str(k), fontsize=10, color=color, ha="center", va="center", zorder=6
                 )
         good, bad = points[accepted], points[~accepted]
         axes.scatter(*good.T, s=9, color=INK, linewidths=0, alpha=0.8, label="accepted", zorder=4)

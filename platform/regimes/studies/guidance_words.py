@@ -158,8 +158,8 @@ def beware(study: GuidanceStudy) -> list[str]:
         cautions.append(
             "A sample counts for a direction only if it lies within half the distance between the two "
             "nearest exact next frames: a model that draws the digit badly covers no directions, whatever "
-            "its guidance. The published distance to the frame moved by the measured shift does not see jumps "
-            "of the wrong length."
+            "its guidance. The published distance, to the frame moved by the measured shift, does not see "
+            "jumps of the wrong length."
         )
     groups = [f.scores.distinct for f in study.findings]
     if any(abs(g.error) > 0.25 for g in groups):
