@@ -193,7 +193,7 @@ _CIRCLE = GuidanceExperiment(
     target="clips",
     clips=ClipConfig(motion="circle", canvas=12, digit=6, jump=3, window=2, clips=4000),
     factors=(0.0, 0.03, 0.1, 0.3, 1.0),
-    churns=(0.0, 4.0),
+    churns=(0.0, 1.0),
     group_sizes=(8,),
     kernels=("rbf", "iou", "published"),
     strengths=("linear",),

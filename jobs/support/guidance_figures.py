@@ -131,15 +131,15 @@ def _paths(store: Store, plan: GuidancePlan, shown: CellFinding) -> tuple[str, F
     ends = cell.samples.reshape(-1, len(origin)).clip(-limit, limit)
     own = plan.experiment.target == "clips"
     if own:  # samples of other groups continue other clips
-        ends = ends[: shown.key.group_size]
+        ends = ends[:0]
     what = "states" if is_ring else "estimates D(x)"
     labels = ("x", "y") if is_ring else ("first principal axis of the data", "second")
-    over, blue = ("real data", "all samples of the guided cell")
+    over = "real data (gray); blue: all samples of the guided cell"
     if own:
-        over, blue = ("the exact next frames", "where the guided ones end")
+        over = "the exact next frames (gray)"
     caption = (
-        f"Paths of the {what} of one group from the same latents, over {over} (gray); blue: {blue}. "
-        "The plane was fitted once, to the gray points."
+        f"Paths of the {what} of one group from the same latents, over {over}. The plane was fitted once, "
+        "to the gray points."
     )
     return caption, figures.trajectories(
         real,

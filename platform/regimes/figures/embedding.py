@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from regimes.figures.style import FAINT, INK, Margins, canvas, styled
@@ -49,10 +51,7 @@ def embedding(
             color = _PALETTE[number % len(_PALETTE)] if len(classes) <= _NAMED else FAINT
             axes.scatter(*own.T, s=7, color=color, alpha=0.28, linewidths=0, rasterized=True)
             if len(classes) <= _NAMED:
-                middle = np.median(own, axis=0)
-                axes.text(
-                    *middle, str(k), fontsize=10, color=color, ha="center", va="center", zorder=6
-                )
+                _name(axes, own, str(k), color)
         good, bad = points[accepted], points[~accepted]
         axes.scatter(*good.T, s=9, color=INK, linewidths=0, alpha=0.8, label="accepted", zorder=4)
         axes.scatter(
@@ -67,3 +66,10 @@ def embedding(
                 loc="upper left", bbox_to_anchor=(0, -0.01), ncols=2, fontsize=8.5, frameon=False
             )
     return figure
+
+
+def _name(axes: Axes, points: npt.NDArray[np.float64], name: str, color: str) -> None:
+    """The name of a class above its points, readable over whatever is there."""
+    x, y = np.median(points[:, 0]), np.quantile(points[:, 1], 0.98)
+    text = axes.text(x, y, name, fontsize=9, color=color, ha="center", va="bottom", zorder=6)
+    text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])

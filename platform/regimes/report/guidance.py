@@ -10,13 +10,6 @@ from regimes.report.page import Page
 from regimes.studies.guidance import CellFinding, GuidanceStudy
 from regimes.studies.guidance_words import beware, plus_minus, share
 
-MEASURES = {
-    "shifted_distance": "distance as published",
-    "overlap": "overlap",
-    "shift": "shift (px)",
-}
-"""Headings of what is measured of continued clips; see ``guidance.directions``."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuidanceReport(Page):
@@ -37,7 +30,6 @@ class GuidanceReport(Page):
         return {
             "lines": [_line(self.study, f) for f in self.study.findings],
             "share": f"goes {self.study.mode_names[0]}" if self.study.law_is_set else "",
-            "measures": [MEASURES[name] for name in self.study.findings[0].measures],
         }
 
     def cautions(self) -> Sequence[str]:
@@ -66,7 +58,13 @@ def _line(study: GuidanceStudy, found: CellFinding) -> dict[str, Any]:
         "cost": f"{found.seconds_ratio:.2f}",
         "share": plus_minus(share(study, found), 3) if study.law_is_set else "",
         "set": f"set {study.probabilities[0]:.3f}",
-        "measures": [f"{m.value:.2f}" for m in found.measures.values()],
+        "overlap": _measure(found, "overlap", "overlap"),
+        "published": _measure(found, "shifted_distance", "published"),
         "verdict": found.verdict,
         "good": found.is_good,
     }
+
+
+def _measure(found: CellFinding, name: str, word: str) -> str:
+    """What else was measured, if it was."""
+    return f"{word} {found.measures[name].value:.2f}" if name in found.measures else ""
