@@ -27,7 +27,7 @@ from regimes.jobs.support.guidance_results import GuidanceResults, print_plan, s
 from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import TrainedRecipe, load_denoiser, num_steps
 from regimes.storage.descriptors import fit_descriptor, import_weights, load_descriptor
-from regimes.storage.guidance import make_cells
+from regimes.storage.guidance import make_units
 from regimes.storage.images import ingest
 from regimes.storage.judges import load_judge, make_judge
 from regimes.storage.model_specs import import_model
@@ -167,14 +167,14 @@ def _judge(store: Store, plan: GuidancePlan) -> None:
 def _sweep(runtime: RayRuntime, store: Store, plan: GuidancePlan, run: RunOptions) -> None:
     """Sample every cell that is missing, the rows of the sweep as trials."""
     trials = plan.trials(store)
-    missing = sum(len(trial) for trial in trials)
-    with Stage("sample", missing, "cell") as stage:
+    missing = len(store.missing(plan.cells.values()))
+    with Stage("sample", sum(len(trial) for trial in trials), "unit") as stage:
         if trials:
             run_trials(
                 runtime,
                 store,
                 trials,
-                make_cells,
+                make_units,
                 on_report=lambda *_: stage.advance(),
                 gpus_each=_gpus_per_trial(runtime, plan, run),
             )

@@ -1,15 +1,16 @@
 """Guided samples as artifacts: one per cell of a sweep.
 
-A cell is one shard: the seeds, the samples, the mode that each was found to be of (-1: rejected), its
-distance from the data, and for continued clips what else was measured of it. What it took stands beside
-it, in ``cost.json``.
+A cell holds the seeds, the samples, the mode that each was found to be of (-1: rejected), its distance from
+the data, and for continued clips what else was measured of it. Groups are independent of each other, so a
+cell of many is made in units of whole groups, a shard each, by whoever is free; what a unit took stands
+beside its shard.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -29,14 +30,16 @@ from regimes.guidance.targets import MixtureDenoiser
 from regimes.later import LATER
 from regimes.noise import SeedNoise, keyed_generator
 from regimes.samplers.edm import SampledDenoiser, SamplerConfig
-from regimes.scores.modes import REJECTED
-from regimes.storage.artifacts import Recipe, Store, to_json
+from regimes.storage.artifacts import FileEntry, Recipe, Store, to_json
 from regimes.storage.descriptors import DescriptorRecipe, load_descriptor
 from regimes.storage.guided_targets import Target, judgement, target_of
-from regimes.storage.tables import read_rows, write_shard
+from regimes.storage.tables import left_over, read_rows, shard_name, write_shard
 
 COST = "cost.json"
 _ROWS = 1000  # particles that are sampled together; whole groups, whatever their number
+_UNIT = (
+    5000  # particles of a unit of work, likewise; a multiple of _ROWS, for batches to be the same
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,14 @@ class GuidedRecipe(Recipe):
         """Of all samples, group after group."""
         return range(self.first_seed, self.first_seed + self.groups * self.guidance.group_size)
 
+    @property
+    def units(self) -> list[range]:
+        """The groups of every unit of work."""
+        size = self.guidance.group_size
+        step = max(1, _ROWS // size) * (_UNIT // _ROWS)
+        starts = range(0, self.groups, step)
+        return [range(start, min(start + step, self.groups)) for start in starts]
+
 
 @dataclass(frozen=True, slots=True)
 class GuidedCell:
@@ -95,7 +106,7 @@ def sample_cell(
     recipe: GuidedRecipe,
     *,
     device: str = "cpu",
-    groups: int | None = None,
+    groups: range | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """The samples of a cell, (G B, C, H, W) float64 on the CPU.
@@ -104,18 +115,19 @@ def sample_cell(
         store: where the model is.
         recipe: the cell.
         device: where the model computes.
-        groups: only so many, the first.
+        groups: only these, consecutive ones.
         on_step: see ``guided_sample``.
     """
     target = target_of(store, recipe.target, device)
     size = recipe.guidance.group_size
-    seeds = recipe.seeds[: None if groups is None else groups * size]
+    groups = range(recipe.groups) if groups is None else groups
+    seeds = recipe.seeds[groups.start * size : groups.stop * size]
     step = max(1, _ROWS // size) * size
     parts = _Parts.of(store, recipe, device)
     batches = []
     for start in range(0, len(seeds), step):
         batch = seeds[start : start + step]
-        of_group = [(start + row) // size for row in range(len(batch))]
+        of_group = [groups.start + (start + row) // size for row in range(len(batch))]
         noise = SeedNoise(batch, target.image_shape)
         latents = noise.latents().double()
         denoiser = target.denoiser(of_group)
@@ -187,43 +199,83 @@ def _exact_latents(
 
 
 def make_cell(store: Store, recipe: GuidedRecipe, *, device: str = "cpu") -> None:
-    """Sample and judge a cell and write its artifact, unless it is there.
+    """Sample and judge a cell and write its artifact, unless it is there; raises as ``make_unit``."""
+    for unit in range(len(recipe.units)):
+        make_unit(store, recipe, unit, device=device)
+
+
+def make_unit(store: Store, recipe: GuidedRecipe, unit: int, *, device: str = "cpu") -> None:
+    """Sample and judge a unit of a cell, unless it is there; the last one completes the artifact.
 
     Raises:
         NotFiniteSamples: if samples hold NaN or infinite values.
+        BrokenArtifact: if a shard that was left is damaged.
     """
     artifact = store.artifact(recipe)
     if artifact.is_complete():
         return
+    if not set(_files(recipe, unit)) <= artifact.present():
+        _make_unit(store, recipe, unit, device)
+    names = {name for u in range(len(recipe.units)) for name in _files(recipe, u)}
+    if names <= artifact.present():
+        artifact.finish(_entries(store, recipe))
+
+
+def _make_unit(store: Store, recipe: GuidedRecipe, unit: int, device: str) -> None:
+    artifact, groups = store.artifact(recipe), recipe.units[unit]
     started = time.perf_counter()
-    x = sample_cell(store, recipe, device=device)
+    x = sample_cell(store, recipe, device=device, groups=groups)
     seconds = time.perf_counter() - started
     if not bool(x.isfinite().all()):
         raise NotFiniteSamples(
             f"factor {recipe.guidance.factor:g}, kernel {recipe.guidance.kernel}: the samples hold NaN "
             "or infinite values; pass smaller --factors, or a --cap"
         )
-    found = judgement(store, recipe.target)(x, recipe.guidance.group_size)
-    columns = {"sample": x.numpy(), "mode": found.modes, "quality": found.quality, **found.measures}
-    artifact.finish(
-        [
-            write_shard(artifact, 0, np.array(recipe.seeds), columns),
-            artifact.write(COST, to_json({"seconds": seconds}).encode()),
-        ]
-    )
+    size = recipe.guidance.group_size
+    found = judgement(store, recipe.target)(x, np.arange(len(x)) // size + groups.start)
+    columns = {"sample": x.numpy(), "mode": found.modes, "quality": found.quality}
+    write_shard(artifact, unit, _seeds_of(recipe, unit), columns | found.measures)
+    artifact.write(_cost_name(recipe, unit), to_json({"seconds": seconds}).encode())
 
 
-def make_cells(
+def _seeds_of(recipe: GuidedRecipe, unit: int) -> npt.NDArray[np.int64]:
+    size, groups = recipe.guidance.group_size, recipe.units[unit]
+    return np.array(recipe.seeds[groups.start * size : groups.stop * size])
+
+
+def _cost_name(recipe: GuidedRecipe, unit: int) -> str:
+    return COST if len(recipe.units) == 1 else f"cost-{unit:06d}.json"
+
+
+def _files(recipe: GuidedRecipe, unit: int) -> tuple[str, str]:
+    return shard_name(unit), _cost_name(recipe, unit)
+
+
+def _entries(store: Store, recipe: GuidedRecipe) -> Iterator[FileEntry]:
+    """Entries of all files, each read once."""
+    artifact = store.artifact(recipe)
+    for unit in range(len(recipe.units)):
+        shard, cost = _files(recipe, unit)
+        entry = left_over(artifact, shard, _seeds_of(recipe, unit))
+        assert entry is not None  # it was listed a moment ago
+        yield entry
+        yield FileEntry.of(cost, artifact.location.read(cost))
+
+
+Part = tuple[GuidedRecipe, int]
+"""A cell and the number of one of its units."""
+
+
+def make_units(
     store: Store,
-    recipes: Sequence[GuidedRecipe],
+    parts: Sequence[Part],
     device: str,
     report: Callable[[int, dict[str, float]], None],
 ) -> None:
-    """The body of a trial: the cells of a row of the sweep; those that are there are kept."""
-    for step, recipe in enumerate(recipes, start=1):
-        make_cell(store, recipe, device=device)
-        cell = read_cell(store, recipe)
-        report(step, {"inliers": float((cell.modes != REJECTED).mean())})
+    """The body of a trial: units of cells of a sweep; those that are there are kept."""
+    for step, (recipe, unit) in enumerate(parts, start=1):
+        make_unit(store, recipe, unit, device=device)
+        report(step, {"units": 1.0})
 
 
 def read_cell(store: Store, recipe: GuidedRecipe) -> GuidedCell:
@@ -236,10 +288,11 @@ def read_cell(store: Store, recipe: GuidedRecipe) -> GuidedCell:
     measures = {
         name: read_rows(artifact, name)[1].reshape(shape) for name in recipe.target.measures
     }
+    costs = [artifact.read(_cost_name(recipe, unit)) for unit in range(len(recipe.units))]
     return GuidedCell(
         samples=samples,
         modes=modes.reshape(shape),
         quality=quality.reshape(shape),
-        seconds=float(json.loads(artifact.read(COST))["seconds"]),
+        seconds=sum(float(json.loads(cost)["seconds"]) for cost in costs),
         measures=measures,
     )

@@ -90,8 +90,8 @@ class Judged:
     """What else, (N,) each, by name."""
 
 
-Judgement = Callable[[Tensor, int], Judged]
-"""Samples (N, C, H, W), group after group, and the size of a group."""
+Judgement = Callable[[Tensor, npt.NDArray[np.int64]], Judged]
+"""Samples (N, C, H, W), and the number of the group of each, (N,)."""
 
 
 def known_target(target: KnownTarget) -> MixtureDenoiser:
@@ -135,7 +135,7 @@ def judgement(store: Store, target: Target) -> Judgement:
         judge = load_judge(store, target.judge)
         return lambda x, _: Judged(*judge(x))
     last = seen_frames(store, target)[:, -1].double().numpy()
-    return lambda x, size: _moved(target, last, x, size)
+    return lambda x, groups: _moved(target, last, x, groups)
 
 
 def _nearest(mixture: MixtureDenoiser, x: Tensor) -> Judged:
@@ -144,8 +144,10 @@ def _nearest(mixture: MixtureDenoiser, x: Tensor) -> Judged:
     return Judged(torch.where(near, modes, REJECTED).numpy(), distances.numpy())
 
 
-def _moved(target: ClipTarget, last: npt.NDArray[np.float64], x: Tensor, size: int) -> Judged:
-    of_group = np.arange(len(x)) // size % len(last)
-    found = movements(x[:, 0].double().numpy(), last[of_group], target.displacements)
+def _moved(
+    target: ClipTarget, last: npt.NDArray[np.float64], x: Tensor, groups: npt.NDArray[np.int64]
+) -> Judged:
+    seen = last[groups % len(last)]
+    found = movements(x[:, 0].double().numpy(), seen, target.displacements)
     measures = {name: getattr(found, name) for name in target.measures}
     return Judged(found.modes, found.quality, measures)

@@ -30,7 +30,7 @@ from regimes.jobs.support.guidance_experiment import GuidanceExperiment
 from regimes.storage.artifacts import Recipe, Store
 from regimes.storage.denoisers import DenoiserRecipe
 from regimes.storage.descriptors import DescriptorRecipe
-from regimes.storage.guidance import GuidedRecipe, OwnKernel
+from regimes.storage.guidance import GuidedRecipe, OwnKernel, Part
 from regimes.storage.guided_targets import (
     ClipTarget,
     ImageTarget,
@@ -291,12 +291,16 @@ class GuidancePlan:
         channels = 1 if self.continued is not None else self.decoded.images.shape[3]
         return MapRecipe(images=self.images, channels=channels, size=_MAPPED, seed=0)
 
-    def trials(self, store: Store) -> list[list[GuidedRecipe]]:
-        """Cells that are missing, those of a row together."""
-        rows: dict[tuple[object, ...], list[GuidedRecipe]] = {}
+    def trials(self, store: Store) -> list[list[Part]]:
+        """Cells that are missing: those of a row together, but units of large cells on their own."""
+        rows: dict[tuple[object, ...], list[Part]] = {}
         for key, recipe in self.cells.items():
-            if store.missing([recipe]):
-                rows.setdefault((*key.row, key.s_churn), []).append(recipe)
+            if not store.missing([recipe]):
+                continue
+            count = len(recipe.units)
+            for unit in range(count):
+                own = (key.factor, unit) if count > 1 else ()
+                rows.setdefault((*key.row, key.s_churn, *own), []).append((recipe, unit))
         return list(rows.values())
 
     @property

@@ -123,7 +123,7 @@ def _paths(store: Store, plan: GuidancePlan, shown: CellFinding) -> tuple[str, F
         ) -> None:
             points.append((x if is_ring else D).flatten(1).double().numpy())
 
-        last = sample_cell(store, recipe, groups=1, on_step=on_step)
+        last = sample_cell(store, recipe, groups=range(1), on_step=on_step)
         points.append(last.flatten(1).numpy())
         plane = (np.stack(points).clip(-limit, limit) - origin) @ axes.T
         paths.append(figures.Paths(name=name, points=plane))

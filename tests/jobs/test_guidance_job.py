@@ -16,7 +16,7 @@ from regimes.jobs.support.guidance import GuidancePlan
 from regimes.jobs.support.guidance_experiment import PRESETS, GuidanceExperiment
 from regimes.jobs.support.guidance_results import GuidanceResults
 from regimes.storage.artifacts import Store
-from regimes.storage.guidance import make_cells
+from regimes.storage.guidance import make_units
 from regimes.storage.images import ingest
 from regimes.storage.networks import train_network
 
@@ -171,7 +171,7 @@ def test_clips_are_learned_continued_and_reported_beside_the_law_they_were_made_
     ingest(store, plan.continued_images, plan.continued)
     train_network(store, plan.model)
     for trial in plan.trials(store):
-        make_cells(store, trial, "cpu", lambda *_: None)
+        make_units(store, trial, "cpu", lambda *_: None)
     run = RunOptions(output=str(tmp_path), name="clips")
     results = GuidanceResults(run, "horizontal-smoke", plan)
     results.write(store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -44,9 +45,8 @@ def _line(study: GuidanceStudy, found: CellFinding) -> dict[str, Any]:
     mean, sd = scores.independent
     return {
         "factor": f"{key.factor:g}",
-        "kernel": "" if key.is_baseline else f"{key.kernel}, {key.strength}",
-        "churn": f"{key.s_churn:g}",
-        "size": str(key.group_size),
+        "kernel": "no guidance" if key.is_baseline else f"{key.kernel}, {key.strength}",
+        "place": f"S_churn {key.s_churn:g}, B = {key.group_size}",
         "modes": plus_minus(scores.distinct),
         "independent": f"{mean:.2f} (sd {sd:.2f})",
         "gain": "" if key.is_baseline else f"{found.gain.value:+.2f}",
@@ -56,7 +56,7 @@ def _line(study: GuidanceStudy, found: CellFinding) -> dict[str, Any]:
         "variation": f"{scores.total_variation:.3f}",
         "chance": f"{scores.total_variation_null:.3f}",
         "cost": f"{found.seconds_ratio:.2f}",
-        "share": plus_minus(share(study, found), 3) if study.law_is_set else "",
+        "share": _share(study, found) if study.law_is_set else "",
         "set": f"set {study.probabilities[0]:.3f}",
         "overlap": _measure(found, "overlap", "overlap"),
         "published": _measure(found, "shifted_distance", "published"),
@@ -68,3 +68,9 @@ def _line(study: GuidanceStudy, found: CellFinding) -> dict[str, Any]:
 def _measure(found: CellFinding, name: str, word: str) -> str:
     """What else was measured, if it was."""
     return f"{word} {found.measures[name].value:.2f}" if name in found.measures else ""
+
+
+def _share(study: GuidanceStudy, found: CellFinding) -> str:
+    """Share of the first mode, unless too few samples are accepted to know its error."""
+    mean = share(study, found)
+    return plus_minus(mean, 3) if math.isfinite(mean.error) else "unknown"
