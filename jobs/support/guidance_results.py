@@ -31,6 +31,7 @@ from regimes.report.guidance import GuidanceReport
 from regimes.storage.artifacts import Recipe, Store, to_json
 from regimes.storage.guidance import read_cell
 from regimes.storage.judges import load_judge
+from regimes.storage.networks import NetworkRecipe
 from regimes.studies.guidance import (
     CellData,
     CellFinding,
@@ -235,7 +236,10 @@ def print_plan(plan: GuidancePlan, store: Store, results: GuidanceResults) -> No
     print(f"results   {results.location.uri}")
     if plan.model is not None:
         state = "complete" if not store.missing([plan.model]) else "to be made"
-        print(f"model     {e.model or f'width {e.width}, {e.steps} steps'}, {state}")
+        width, steps = e.width, e.steps
+        if isinstance(plan.model, NetworkRecipe):
+            width, steps = plan.model.width, plan.model.training.steps
+        print(f"model     {e.model or f'width {width}, {steps} steps'}, {state}")
     samples = sum(len(r.seeds) for r in missing)
     calls = sum(len(r.seeds) * r.sampler.num_evaluations for r in missing)
     print(f"cells     {len(plan.cells)}, {len(missing)} missing: {samples:,} samples")

@@ -195,6 +195,11 @@ def test_a_source_without_classes_is_refused(tmp_path):
         GuidancePlan(GuidanceExperiment(source=str(tmp_path / "images.npy")))
 
 
+def test_a_dry_run_of_clips_names_the_network_that_it_would_train(tmp_path, capsys):
+    _main(["--preset", "circle-smoke", "--output", str(tmp_path), "--dry-run"])
+    assert "model     width 8, 10 steps, to be made" in capsys.readouterr().out
+
+
 def test_a_dry_run_says_what_it_would_cost(tmp_path, capsys):
     _main(["--preset", "ring", "--output", str(tmp_path), "--dry-run"])
     text = capsys.readouterr().out

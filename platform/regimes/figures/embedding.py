@@ -49,13 +49,31 @@ def embedding(
         for number, k in enumerate(classes):
             own = real[of_class == number]
             color = _PALETTE[number % len(_PALETTE)] if len(classes) <= _NAMED else FAINT
-            axes.scatter(*own.T, s=7, color=color, alpha=0.28, linewidths=0, rasterized=True)
+            axes.scatter(
+                own[:, 0], own[:, 1], s=7, color=color, alpha=0.28, linewidths=0, rasterized=True
+            )
             if len(classes) <= _NAMED:
                 _name(axes, own, str(k), color)
         good, bad = points[accepted], points[~accepted]
-        axes.scatter(*good.T, s=9, color=INK, linewidths=0, alpha=0.8, label="accepted", zorder=4)
         axes.scatter(
-            *bad.T, s=14, color="#D55E00", marker="x", linewidths=0.9, label="rejected", zorder=5
+            good[:, 0],
+            good[:, 1],
+            s=9,
+            color=INK,
+            linewidths=0,
+            alpha=0.8,
+            label="accepted",
+            zorder=4,
+        )
+        axes.scatter(
+            bad[:, 0],
+            bad[:, 1],
+            s=14,
+            color="#D55E00",
+            marker="x",
+            linewidths=0.9,
+            label="rejected",
+            zorder=5,
         )
         axes.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
         axes.set_xticks([])

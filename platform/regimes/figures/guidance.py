@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -206,13 +206,15 @@ def marginals(study: GuidanceStudy, found: CellFinding, *, title: str) -> Figure
     ):
         scores = cell.scores
         errors = np.where(np.isfinite(scores.marginal_errors), 196 * scores.marginal_errors, 0)
-        bars = {"yerr": errors, "ecolor": INK, "error_kw": {"elinewidth": 0.8}}
+        bars: dict[str, Any] = {"yerr": errors, "ecolor": INK, "error_kw": {"elinewidth": 0.8}}
         axes.bar(x, 100 * scores.marginal, 0.38, color=color, label=label, **bars)
     axes.hlines(data, places - 0.45, places + 0.45, color=INK, linewidth=1.3, label="data")
     names = [short(name, 10) for name in study.mode_names]
     crowded = sum(map(len, names)) > _WORDS
-    turn = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
-    axes.set_xticks(places, names, **turn)
+    axes.set_xticks(places, names)
+    if crowded:
+        for label in axes.get_xticklabels():
+            label.set(rotation=30, ha="right", rotation_mode="anchor")
     axes.set(xlabel="mode", ylabel="accepted samples (%)")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9, borderaxespad=0)
     return figure
@@ -255,8 +257,8 @@ def trajectories(
     for place, path in enumerate(paths):
         left = 0.75 + place * (side + gap)
         axes = figure.add_axes((left / total[0], 0.6 / total[1], side / total[0], side / total[1]))
-        size = 4 if len(real) > _FEW else 40
-        axes.scatter(real[:, 0], real[:, 1], s=size, color=FAINT, linewidths=0, rasterized=True)
+        dot = 4 if len(real) > _FEW else 40
+        axes.scatter(real[:, 0], real[:, 1], s=dot, color=FAINT, linewidths=0, rasterized=True)
         if place == len(paths) - 1:
             axes.scatter(
                 ends[:, 0],
