@@ -207,6 +207,11 @@ def test_a_dry_run_says_what_it_would_cost(tmp_path, capsys):
     assert "3,417,000 evaluations of the denoiser" in text
 
 
+def test_modes_without_width_have_a_tolerance_that_is_not_nothing():
+    assert PRESETS["jumps"].tolerance.least_distance == pytest.approx(2 / 255)
+    assert PRESETS["ring"].tolerance.least_distance == 0
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_sweep_always_has_a_baseline_and_at_least_twenty_groups(preset):
     plan = GuidancePlan(PRESETS[preset])

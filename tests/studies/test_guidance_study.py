@@ -83,6 +83,17 @@ def test_samples_that_break_are_a_price_and_too_few_groups_leave_it_open(rng):
     assert study({key(0): base, key(1): cell(spread(), 1.2, rng=rng)}, distance=0.3).best
 
 
+def test_rounding_beside_a_distance_of_nothing_is_no_loss_of_quality(rng):
+    cells = {
+        key(0): cell(independent(rng), distance=1e-7),
+        key(1): cell(spread(), distance=6e-7),
+        key(3): cell(spread(), distance=0.1),
+    }
+    assert study(cells).findings[1].quality == "worse"
+    found = study(cells, least_distance=2 / 255).findings
+    assert [f.quality for f in found] == ["kept", "kept", "worse"]
+
+
 def test_a_change_that_the_groups_cannot_settle_is_open(rng):
     base = cell(spread(), rng=rng)
     some = spread()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,26 +56,15 @@ def embedding(
             if len(classes) <= _NAMED:
                 _name(axes, own, str(k), color)
         good, bad = points[accepted], points[~accepted]
-        axes.scatter(
-            good[:, 0],
-            good[:, 1],
-            s=9,
-            color=INK,
-            linewidths=0,
-            alpha=0.8,
-            label="accepted",
-            zorder=4,
-        )
-        axes.scatter(
-            bad[:, 0],
-            bad[:, 1],
-            s=14,
-            color="#D55E00",
-            marker="x",
-            linewidths=0.9,
-            label="rejected",
-            zorder=5,
-        )
+        dots: dict[str, Any] = {"color": INK, "linewidths": 0, "alpha": 0.8, "zorder": 4}
+        axes.scatter(good[:, 0], good[:, 1], s=9, label="accepted", **dots)
+        crosses: dict[str, Any] = {
+            "color": "#D55E00",
+            "linewidths": 0.9,
+            "marker": "x",
+            "zorder": 5,
+        }
+        axes.scatter(bad[:, 0], bad[:, 1], s=14, label="rejected", **crosses)
         axes.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
         axes.set_xticks([])
         axes.set_yticks([])

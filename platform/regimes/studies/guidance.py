@@ -76,6 +76,8 @@ class Tolerance:
     """Drop of the share of accepted samples."""
     distance: float = 0.05
     """Growth of the distance from the data, as a share of the baseline's."""
+    least_distance: float = 0.0
+    """Growth of the distance that counts as none whatever the baseline's is: that may be 0."""
 
 
 Quality = Literal["kept", "worse", "open"]
@@ -212,7 +214,7 @@ def _finding(
     gain = Mean.of(distinct_modes(own.modes, count) - distinct_modes(base.modes, count))
     inliers = Mean.of((own.modes != REJECTED).mean(1) - (base.modes != REJECTED).mean(1))
     distance = Mean.of(own.quality.mean(1) - base.quality.mean(1))
-    allowed = tolerance.distance * float(base.quality.mean())
+    allowed = max(tolerance.distance * float(base.quality.mean()), tolerance.least_distance)
     return CellFinding(
         key=key,
         scores=mode_scores(own.modes, own.quality, probabilities),
