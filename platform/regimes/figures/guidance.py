@@ -213,8 +213,8 @@ def marginals(study: GuidanceStudy, found: CellFinding, *, title: str) -> Figure
     crowded = sum(map(len, names)) > _WORDS
     axes.set_xticks(places, names)
     if crowded:
-        for label in axes.get_xticklabels():
-            label.set(rotation=30, ha="right", rotation_mode="anchor")
+        for tick in axes.get_xticklabels():
+            tick.set(rotation=30, ha="right", rotation_mode="anchor")
     axes.set(xlabel="mode", ylabel="accepted samples (%)")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9, borderaxespad=0)
     return figure
