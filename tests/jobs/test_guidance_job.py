@@ -180,7 +180,13 @@ def test_clips_are_learned_continued_and_reported_beside_the_law_they_were_made_
     assert {"shifted_distance", "overlap", "shift"} <= set(found["cells"][0])
     assert "go right" in found["answer"][-1]
     text = (folder / "report.html").read_text()
-    for words in ("goes right", "set 0.700", "published 0.", "overlap 0.", "held-out digits"):
+    for words in (
+        "goes right",
+        "set 0.700",
+        "<span>published ",
+        "<span>overlap ",
+        "held-out digits",
+    ):
         assert words in text, words
     for name in ("embedding", "samples", "paths", "marginal"):
         assert (folder / f"figures/{name}.png").stat().st_size > 5000, name
