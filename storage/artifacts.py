@@ -27,7 +27,8 @@ RECIPE = "recipe.json"
 def to_json(value: Any) -> str:
     """Canonical, strict JSON of (nested) dataclasses: equal values give equal text.
 
-    Dataclasses name their type, recipes also their code version; infinities become strings.
+    Dataclasses name their type, recipes also their code version; infinities become strings; fields
+    that were added later (``regimes.later``) are left out while they have their default.
     """
     return json.dumps(_plain(value), sort_keys=True, indent=1, allow_nan=False) + "\n"
 
@@ -46,7 +47,15 @@ def _plain(value: Any) -> Any:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return {f.name: _plain(getattr(value, f.name)) for f in _of_address(value)}
+
+
+def _of_address(value: Any) -> list[dataclasses.Field[Any]]:
+    return [
+        f
+        for f in dataclasses.fields(value)
+        if not (f.metadata.get("later") and getattr(value, f.name) == f.default)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

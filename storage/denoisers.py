@@ -64,6 +64,8 @@ class Loaded:
     """(C, H, W) of its samples."""
     num_classes: int = 0
     """0 for an unconditional one."""
+    condition_channels: int = 0
+    """Channels of the frames that it sees; see ``ContinuedFrames``."""
 
 
 def load_denoiser(
@@ -72,6 +74,7 @@ def load_denoiser(
     *,
     device: str = "cpu",
     compute: Compute | None = None,
+    continues: bool = False,
 ) -> Loaded:
     """The denoiser of a recipe on a device.
 
@@ -80,10 +83,12 @@ def load_denoiser(
         recipe: which one.
         device: where it computes.
         compute: arithmetic of its network.
+        continues: whether the caller has frames for a network that continues clips.
 
     Raises:
         BrokenArtifact: if a file it needs is missing or altered.
-        ConfigError: if another arithmetic is asked of a closed form, which is float64.
+        ConfigError: if another arithmetic is asked of a closed form, which is float64, or a network that
+            continues clips has no frames to continue.
     """
     compute = compute or Compute()
     if isinstance(recipe, ClosedFormRecipe):
@@ -95,8 +100,14 @@ def load_denoiser(
         form = EmpiricalDenoiser if recipe.form == "empirical" else WienerDenoiser
         return Loaded(form(y), (y.shape[1], y.shape[2], y.shape[3]))
     network, image_shape, num_classes = _load_network(store, recipe)
+    seen = int(getattr(network, "condition_channels", 0))
+    if seen and not continues:
+        raise ConfigError(
+            f"model: continues clips, of which it has to see {seen} frames; expected one that makes images "
+            "from noise alone. The guidance job samples it (--preset circle)"
+        )
     network = network.eval().requires_grad_(False).to(device)
-    return Loaded(prepare(network, compute), image_shape, num_classes)
+    return Loaded(prepare(network, compute), image_shape, num_classes, seen)
 
 
 def read_training_curve(

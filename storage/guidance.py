@@ -1,73 +1,55 @@
-"""Guided samples as artifacts: one per cell of a sweep, and the judge of a set of images.
+"""Guided samples as artifacts: one per cell of a sweep.
 
-A cell is one shard: the seeds, the samples, the mode that each was found to be of (-1: rejected) and
-its distance from the data. What it took stands beside it, in ``cost.json``.
+A cell holds the seeds, the samples, the mode that each was found to be of (-1: rejected), its distance from
+the data, and for continued clips what else was measured of it. Groups are independent of each other, so a
+cell of many is made in units of whole groups, a shard each, by whoever is free; what a unit took stands
+beside its shard.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.torch
 import torch
 from torch import Tensor
 
+from regimes.callables import load_callable
+from regimes.descriptors.differentiable import FeatureMap, feature_map
 from regimes.errors import NotFiniteSamples
 from regimes.guidance.config import GuidanceConfig
-from regimes.guidance.judge import Judge, fit_judge
+from regimes.guidance.kernels import Dissimilarity
+from regimes.guidance.published import sample_as_published
 from regimes.guidance.sampler import OnStep, guided_sample
-from regimes.guidance.targets import MixtureDenoiser, jumps, ring
-from regimes.images.pixels import to_float
+from regimes.guidance.targets import MixtureDenoiser
+from regimes.later import LATER
 from regimes.noise import SeedNoise, keyed_generator
 from regimes.samplers.edm import SampledDenoiser, SamplerConfig
-from regimes.scores.modes import REJECTED
-from regimes.storage.artifacts import Recipe, Store, to_json
-from regimes.storage.denoisers import DenoiserRecipe, load_denoiser
-from regimes.storage.images import Subset, read_images, read_labels, read_subset
-from regimes.storage.tables import read_rows, write_shard
+from regimes.storage.artifacts import FileEntry, Recipe, Store, to_json
+from regimes.storage.descriptors import DescriptorRecipe, load_descriptor
+from regimes.storage.guided_targets import Target, judgement, target_of
+from regimes.storage.tables import left_over, read_rows, shard_name, write_shard
 
-WEIGHTS, LIMITS, COST = "weights.safetensors", "limits.json", "cost.json"
-_FAR = 4.0  # standard deviations from a centre beyond which a sample of a mixture is rejected
+COST = "cost.json"
 _ROWS = 1000  # particles that are sampled together; whole groups, whatever their number
-_POINT = 1.0  # distance from a mode that has no width of its own
-
-Judgement = Callable[[Tensor], tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]
-"""(N, C, H, W) samples -> modes or -1, (N,), and distances from the data, (N,)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeRecipe(Recipe):
-    """What determines a judge."""
-
-    kind: ClassVar[str] = "judge"
-    code_version: ClassVar[int] = 1
-
-    train: Subset
-    """Labelled images; those that the subset's split holds out set the limits."""
-    seed: int
+_UNIT = (
+    5000  # particles of a unit of work, likewise; a multiple of _ROWS, for batches to be the same
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KnownTarget:
-    """A mixture whose denoiser and modes are exact."""
+class OwnKernel:
+    """A user's dissimilarity, for kernel custom."""
 
-    name: Literal["ring", "jumps"]
-    weights: tuple[float, ...]
-    """Of the modes, in the data."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageTarget:
-    """A model of images, and the judge of what it makes."""
-
-    denoiser: DenoiserRecipe
-    judge: JudgeRecipe
+    target: str
+    """MODULE:CALLABLE."""
+    sha256: str
+    """Of its source, so that cells of another version are made anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,16 +59,30 @@ class GuidedRecipe(Recipe):
     kind: ClassVar[str] = "guided"
     code_version: ClassVar[int] = 1
 
-    target: KnownTarget | ImageTarget
+    target: Target
     sampler: SamplerConfig
     guidance: GuidanceConfig
     groups: int
     first_seed: int
+    features: DescriptorRecipe | None = field(default=None, metadata=LATER)
+    """What particles are compared by in space features."""
+    own_kernel: OwnKernel | None = field(default=None, metadata=LATER)
+    """The kernel custom."""
+    as_published: bool = field(default=False, metadata=LATER)
+    """Follow the code of the thesis instead; of the guidance, factor and group size count."""
 
     @property
     def seeds(self) -> range:
         """Of all samples, group after group."""
         return range(self.first_seed, self.first_seed + self.groups * self.guidance.group_size)
+
+    @property
+    def units(self) -> list[range]:
+        """The groups of every unit of work."""
+        size = self.guidance.group_size
+        step = max(1, _ROWS // size) * (_UNIT // _ROWS)
+        starts = range(0, self.groups, step)
+        return [range(start, min(start + step, self.groups)) for start in starts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,47 +97,8 @@ class GuidedCell:
     """(G, B), distance from the data."""
     seconds: float
     """It took to sample them, on one CPU or GPU."""
-
-
-def make_judge(store: Store, recipe: JudgeRecipe) -> None:
-    """Fit a judge and write its artifact, unless it is there."""
-    artifact = store.artifact(recipe)
-    if artifact.is_complete():
-        return
-    train, labels = read_subset(store, recipe.train)[1], read_labels(store, recipe.train)
-    split = recipe.train.split
-    unseen = split.heldout(recipe.train.half, recipe.train.size)
-    images = read_images(store, recipe.train.images)[1]
-    all_labels = read_rows(store.artifact(recipe.train.images), "label")[1]
-    judge = fit_judge(
-        to_float(train), labels, to_float(images[unseen]), all_labels[unseen], seed=recipe.seed
-    )
-    tensors = {**judge.weights, "reference": judge.reference}
-    limits = {
-        name: getattr(judge, name)
-        for name in ("least_confidence", "largest_distance", "accuracy", "accepted")
-    }
-    artifact.finish(
-        [
-            artifact.write(WEIGHTS, safetensors.torch.save(tensors)),
-            artifact.write(LIMITS, to_json(limits).encode()),
-        ]
-    )
-
-
-def load_judge(store: Store, recipe: JudgeRecipe) -> Judge:
-    """The judge of a complete artifact."""
-    artifact = store.artifact(recipe)
-    weights = safetensors.torch.load(artifact.read(WEIGHTS))
-    reference = weights.pop("reference")
-    return Judge(weights=weights, reference=reference, **json.loads(artifact.read(LIMITS)))
-
-
-def known_target(target: KnownTarget) -> MixtureDenoiser:
-    """The mixture itself."""
-    if target.name == "jumps":
-        return jumps(weights=target.weights)
-    return ring(len(target.weights), weights=target.weights)
+    measures: Mapping[str, npt.NDArray[np.float64]]
+    """(G, B) each, by name; see ``guided_targets.Judged``."""
 
 
 def sample_cell(
@@ -149,7 +106,7 @@ def sample_cell(
     recipe: GuidedRecipe,
     *,
     device: str = "cpu",
-    groups: int | None = None,
+    groups: range | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """The samples of a cell, (G B, C, H, W) float64 on the CPU.
@@ -158,41 +115,75 @@ def sample_cell(
         store: where the model is.
         recipe: the cell.
         device: where the model computes.
-        groups: only so many, the first.
+        groups: only these, consecutive ones.
         on_step: see ``guided_sample``.
     """
-    denoiser, shape = _denoiser(store, recipe, device)
+    target = target_of(store, recipe.target, device)
     size = recipe.guidance.group_size
-    seeds = recipe.seeds[: None if groups is None else groups * size]
+    groups = range(recipe.groups) if groups is None else groups
+    seeds = recipe.seeds[groups.start * size : groups.stop * size]
     step = max(1, _ROWS // size) * size
+    parts = _Parts.of(store, recipe, device)
     batches = []
     for start in range(0, len(seeds), step):
-        noise = SeedNoise(seeds[start : start + step], shape)
+        batch = seeds[start : start + step]
+        of_group = [groups.start + (start + row) // size for row in range(len(batch))]
+        noise = SeedNoise(batch, target.image_shape)
         latents = noise.latents().double()
+        denoiser = target.denoiser(of_group)
         if isinstance(denoiser, MixtureDenoiser):
-            sigma = recipe.sampler.sigma_range[1]
-            latents = _exact_latents(denoiser, latents, seeds[start : start + step], sigma)
+            latents = _exact_latents(denoiser, latents, batch, recipe.sampler.sigma_range[1])
         with torch.no_grad():
-            x = guided_sample(
-                denoiser,
-                latents.to(device),
-                config=recipe.sampler,
-                guidance=recipe.guidance,
-                step_noise=noise.step,
-                on_step=on_step,
-            )
+            x = _sampled(recipe, parts, denoiser, latents.to(device), noise, on_step)
         batches.append(x.cpu())
     return torch.cat(batches)
 
 
-def _denoiser(
-    store: Store, recipe: GuidedRecipe, device: str
-) -> tuple[SampledDenoiser, tuple[int, int, int]]:
-    if isinstance(recipe.target, KnownTarget):
-        mixture = known_target(recipe.target)
-        return mixture, mixture.image_shape
-    loaded = load_denoiser(store, recipe.target.denoiser, device=device)
-    return loaded.denoiser, loaded.image_shape
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What guidance needs beside numbers."""
+
+    features: FeatureMap | None
+    dissimilarity: Dissimilarity | None
+
+    @classmethod
+    def of(cls, store: Store, recipe: GuidedRecipe, device: str) -> _Parts:
+        features, own = None, recipe.own_kernel
+        if recipe.features is not None:
+            features = feature_map(load_descriptor(store, recipe.features, device=device), device)
+        return cls(
+            features, None if own is None else load_callable(own.target, f"python:{own.target}")
+        )
+
+
+def _sampled(
+    recipe: GuidedRecipe,
+    parts: _Parts,
+    denoiser: SampledDenoiser,
+    latents: Tensor,
+    noise: SeedNoise,
+    on_step: OnStep | None,
+) -> Tensor:
+    if recipe.as_published:
+        return sample_as_published(
+            denoiser,
+            latents,
+            config=recipe.sampler,
+            factor=recipe.guidance.factor,
+            group_size=recipe.guidance.group_size,
+            step_noise=noise.step,
+            on_step=on_step,
+        )
+    return guided_sample(
+        denoiser,
+        latents,
+        config=recipe.sampler,
+        guidance=recipe.guidance,
+        step_noise=noise.step,
+        features=parts.features,
+        dissimilarity=parts.dissimilarity,
+        on_step=on_step,
+    )
 
 
 def _exact_latents(
@@ -207,58 +198,84 @@ def _exact_latents(
     return torch.cat(rows)
 
 
-def judgement(store: Store, target: KnownTarget | ImageTarget) -> Judgement:
-    """What tells modes apart."""
-    if isinstance(target, ImageTarget):
-        return load_judge(store, target.judge)
-    mixture = known_target(target)
-
-    def nearest(x: Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        modes, distances = mixture.nearest(x)
-        near = distances <= (_FAR * mixture.std or _POINT)
-        return torch.where(near, modes, REJECTED).numpy(), distances.numpy()
-
-    return nearest
-
-
 def make_cell(store: Store, recipe: GuidedRecipe, *, device: str = "cpu") -> None:
-    """Sample and judge a cell and write its artifact, unless it is there.
+    """Sample and judge a cell and write its artifact, unless it is there; raises as ``make_unit``."""
+    for unit in range(len(recipe.units)):
+        make_unit(store, recipe, unit, device=device)
+
+
+def make_unit(store: Store, recipe: GuidedRecipe, unit: int, *, device: str = "cpu") -> None:
+    """Sample and judge a unit of a cell, unless it is there; the last one completes the artifact.
 
     Raises:
         NotFiniteSamples: if samples hold NaN or infinite values.
+        BrokenArtifact: if a shard that was left is damaged.
     """
     artifact = store.artifact(recipe)
     if artifact.is_complete():
         return
+    if not set(_files(recipe, unit)) <= artifact.present():
+        _make_unit(store, recipe, unit, device)
+    names = {name for u in range(len(recipe.units)) for name in _files(recipe, u)}
+    if names <= artifact.present():
+        artifact.finish(_entries(store, recipe))
+
+
+def _make_unit(store: Store, recipe: GuidedRecipe, unit: int, device: str) -> None:
+    artifact, groups = store.artifact(recipe), recipe.units[unit]
     started = time.perf_counter()
-    x = sample_cell(store, recipe, device=device)
+    x = sample_cell(store, recipe, device=device, groups=groups)
     seconds = time.perf_counter() - started
     if not bool(x.isfinite().all()):
         raise NotFiniteSamples(
             f"factor {recipe.guidance.factor:g}, kernel {recipe.guidance.kernel}: the samples hold NaN "
             "or infinite values; pass smaller --factors, or a --cap"
         )
-    modes, quality = judgement(store, recipe.target)(x)
-    columns = {"sample": x.numpy(), "mode": modes, "quality": quality}
-    artifact.finish(
-        [
-            write_shard(artifact, 0, np.array(recipe.seeds), columns),
-            artifact.write(COST, to_json({"seconds": seconds}).encode()),
-        ]
-    )
+    size = recipe.guidance.group_size
+    found = judgement(store, recipe.target)(x, np.arange(len(x)) // size + groups.start)
+    columns = {"sample": x.numpy(), "mode": found.modes, "quality": found.quality}
+    write_shard(artifact, unit, _seeds_of(recipe, unit), columns | found.measures)
+    artifact.write(_cost_name(recipe, unit), to_json({"seconds": seconds}).encode())
 
 
-def make_cells(
+def _seeds_of(recipe: GuidedRecipe, unit: int) -> npt.NDArray[np.int64]:
+    size, groups = recipe.guidance.group_size, recipe.units[unit]
+    return np.array(recipe.seeds[groups.start * size : groups.stop * size])
+
+
+def _cost_name(recipe: GuidedRecipe, unit: int) -> str:
+    return COST if len(recipe.units) == 1 else f"cost-{unit:06d}.json"
+
+
+def _files(recipe: GuidedRecipe, unit: int) -> tuple[str, str]:
+    return shard_name(unit), _cost_name(recipe, unit)
+
+
+def _entries(store: Store, recipe: GuidedRecipe) -> Iterator[FileEntry]:
+    """Entries of all files, each read once."""
+    artifact = store.artifact(recipe)
+    for unit in range(len(recipe.units)):
+        shard, cost = _files(recipe, unit)
+        entry = left_over(artifact, shard, _seeds_of(recipe, unit))
+        assert entry is not None  # it was listed a moment ago
+        yield entry
+        yield FileEntry.of(cost, artifact.location.read(cost))
+
+
+Part = tuple[GuidedRecipe, int]
+"""A cell and the number of one of its units."""
+
+
+def make_units(
     store: Store,
-    recipes: Sequence[GuidedRecipe],
+    parts: Sequence[Part],
     device: str,
     report: Callable[[int, dict[str, float]], None],
 ) -> None:
-    """The body of a trial: the cells of a row of the sweep; those that are there are kept."""
-    for step, recipe in enumerate(recipes, start=1):
-        make_cell(store, recipe, device=device)
-        cell = read_cell(store, recipe)
-        report(step, {"inliers": float((cell.modes != REJECTED).mean())})
+    """The body of a trial: units of cells of a sweep; those that are there are kept."""
+    for step, (recipe, unit) in enumerate(parts, start=1):
+        make_unit(store, recipe, unit, device=device)
+        report(step, {"units": 1.0})
 
 
 def read_cell(store: Store, recipe: GuidedRecipe) -> GuidedCell:
@@ -268,9 +285,14 @@ def read_cell(store: Store, recipe: GuidedRecipe) -> GuidedCell:
         read_rows(artifact, column)[1] for column in ("sample", "mode", "quality")
     )
     shape = recipe.groups, recipe.guidance.group_size
+    measures = {
+        name: read_rows(artifact, name)[1].reshape(shape) for name in recipe.target.measures
+    }
+    costs = [artifact.read(_cost_name(recipe, unit)) for unit in range(len(recipe.units))]
     return GuidedCell(
         samples=samples,
         modes=modes.reshape(shape),
         quality=quality.reshape(shape),
-        seconds=float(json.loads(artifact.read(COST))["seconds"]),
+        seconds=sum(float(json.loads(cost)["seconds"]) for cost in costs),
+        measures=measures,
     )

@@ -7,7 +7,7 @@ workers, how often a checkpoint is written) changes them by rounding only, and i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -21,6 +21,7 @@ import torch
 from regimes.checkpoints.weights import denoiser_from_bytes, safetensors_bytes
 from regimes.denoisers.unet.build import UNetDenoiser
 from regimes.errors import BrokenArtifact, RegimesError
+from regimes.later import LATER
 from regimes.storage.artifacts import Artifact, FileEntry, Recipe, Store
 from regimes.storage.filesystem import Location
 from regimes.storage.images import Subset, read_labels, read_subset
@@ -53,6 +54,8 @@ class NetworkRecipe(Recipe):
     network: NetworkConfig
     training: EDMTrainingConfig
     seed: int
+    condition_channels: int = field(default=0, metadata=LATER)
+    """Channels of the images that the network sees and does not learn: the frames before."""
 
     def __post_init__(self) -> None:
         """Name every size of the network, so that two ways to ask for it give one artifact."""
@@ -159,6 +162,7 @@ def make_trainer(
         seed=recipe.seed,
         labels=labels,
         num_classes=num_classes,
+        condition_channels=recipe.condition_channels,
         device=execution.device,
         microbatch=execution.microbatch,
         workers=workers,

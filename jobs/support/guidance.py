@@ -1,185 +1,53 @@
-"""What a guidance sweep is asked, and what follows from it: recipes, cells and trials."""
+"""What follows from the question of a guidance sweep: recipes, cells and trials."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from regimes.callables import PYTHON, load_callable, source_sha256
+from regimes.descriptors.options import DescriptorOptions
 from regimes.errors import ConfigError
-from regimes.guidance.config import Bandwidth, GuidanceConfig, Jacobian, Strength
+from regimes.guidance.config import GuidanceConfig
+from regimes.guidance.directions import moved
 from regimes.guidance.sampler import check_together
+from regimes.images.clips import ClipSource
 from regimes.images.pixels import to_float
-from regimes.images.sources import open_source
+from regimes.images.sources import ImageSource, open_source
 from regimes.images.split import Split
-from regimes.jobs.support.experiments import check_least
-from regimes.samplers.config import SamplerConfig
+from regimes.jobs.support.chosen_descriptor import (
+    DEFAULT_DESCRIPTOR,
+    DEFAULT_RIDGE,
+    ChosenDescriptor,
+)
+from regimes.jobs.support.guidance_experiment import GuidanceExperiment
 from regimes.storage.artifacts import Recipe, Store
 from regimes.storage.denoisers import DenoiserRecipe
-from regimes.storage.guidance import (
-    GuidedRecipe,
+from regimes.storage.descriptors import DescriptorRecipe
+from regimes.storage.guidance import GuidedRecipe, OwnKernel, Part
+from regimes.storage.guided_targets import (
+    ClipTarget,
     ImageTarget,
-    JudgeRecipe,
     KnownTarget,
+    Target,
     known_target,
 )
 from regimes.storage.images import Decoded, ImagesRecipe, Subset, decode_source
+from regimes.storage.judges import JudgeRecipe
+from regimes.storage.maps import MapRecipe
 from regimes.storage.model_specs import identify_model
 from regimes.storage.models import ModelRecipe
-from regimes.studies.guidance import CellKey, Tolerance, baseline_key
-from regimes.training.ensemble import TrainingConfig
+from regimes.storage.networks import NetworkRecipe
+from regimes.studies.guidance import CellKey, baseline_key
 
-LEAST_GROUPS = 2
+_MAPPED = 1000  # real images on the map
 _HELD_OUT = 6  # one image in so many sets the limits of the judge
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuidanceExperiment:
-    """What is swept: every kernel, strength, S_churn and group size with every factor."""
-
-    target: Literal["images", "ring", "jumps"] = "images"
-    """images: a model of images with classes. ring: Gaussians on a circle, and jumps: a glyph moved in
-    eight directions; their denoisers are exact."""
-    source: str = "digits"
-    """Images with classes, for target images: "digits" (built in), a folder, .zip, .npz, .parquet, or
-    CIFAR-10's archive. One in six is held out, and tells broken samples."""
-    model: str | None = None
-    """An unconditional model of such images, as --model of the generate job; by default a small network
-    is trained on them here."""
-    width: int = 256
-    """Units per layer of the network that is trained."""
-    blocks: int = 4
-    """Its residual blocks."""
-    steps: int = 4000
-    """Its training steps."""
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    seed: int = 0
-    """Of the split, the network and the judge."""
-    mode_weights: tuple[float, ...] = ()
-    """Shares of the modes of ring and jumps; by default ten, or eight, equal ones."""
-    factors: tuple[float, ...] = (0.0, 0.03, 0.1, 0.3, 1.0)
-    """Strengths; 0, the baseline, is always among them."""
-    churns: tuple[float, ...] = (0.0, 4.0)
-    """S_churn of the sampler."""
-    group_sizes: tuple[int, ...] = (10,)
-    """B, particles that repel each other."""
-    kernels: tuple[Literal["rbf", "iou", "cosine", "angular"], ...] = ("rbf", "iou")
-    """What keeps particles apart."""
-    strengths: tuple[Strength, ...] = ("linear", "cosine")
-    """How the strength goes with the noise level."""
-    space: Literal["x", "denoised"] = "denoised"
-    """What is compared: the noisy state, or the estimate of the image."""
-    jacobian: Jacobian = "identity"
-    """How a force on the estimate acts on the state: exact goes back through the network."""
-    bandwidth: Bandwidth = "median"
-    """Of the kernel: fixed, in proportion to sigma, or by the median rule."""
-    bandwidth_scale: float = 1.0
-    """Multiplies the bandwidth."""
-    average: bool = False
-    """Divide forces by B."""
-    lowest: float = 0.0
-    """Guide only at noise levels from here ..."""
-    highest: float = math.inf
-    """... to here."""
-    cap: float | None = None
-    """Never let guidance be longer than so many times the slope of the sampler."""
-    corrector: bool = True
-    """Guide Heun's corrector too."""
-    eta: float = 0.0
-    """Noise of DDIM, with --sampler.solver euler and --churns 0."""
-    groups: int = 100
-    """Groups per cell."""
-    first_seed: int = 0
-    """Seed of the first sample; all cells of a group size get the same."""
-    inlier_tolerance: float = 0.02
-    """Drop of the share of accepted samples that counts as unchanged quality."""
-    distance_tolerance: float = 0.05
-    """Growth of the distance from the data that does, as a share."""
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-
-    def __post_init__(self) -> None:
-        """Refuse what could not run, or what would be without effect."""
-        for name in ("factors", "churns", "group_sizes", "kernels", "strengths"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ConfigError(
-                    f"--{name.replace('_', '-')}: expected distinct values, got {values}"
-                )
-        check_least(self, {"groups": LEAST_GROUPS, "steps": 1, "width": 1, "blocks": 1})
-        if self.sampler.s_churn:
-            raise ConfigError("--sampler.s-churn: is swept; pass --churns")
-        if min(self.group_sizes) < 2:
-            raise ConfigError("--group-sizes: expected at least 2; one particle has none to repel")
-        if self.target == "images" and self.mode_weights:
-            raise ConfigError("--mode-weights: are of targets ring and jumps; leave them out")
-        self._check_unused()
-
-    def _check_unused(self) -> None:
-        default = {"width": 256, "blocks": 4, "steps": 4000, "training": TrainingConfig()}
-        trains = self.target == "images" and self.model is None
-        changed = [name for name, value in default.items() if getattr(self, name) != value]
-        if changed and not trains:
-            raise ConfigError(f"--{changed[0]}: nothing is trained here; leave it out")
-        if self.target != "images" and (self.model is not None or self.source != "digits"):
-            raise ConfigError(
-                f"--model, --source: target {self.target} has no images; leave them out"
-            )
-
-    @property
-    def all_factors(self) -> tuple[float, ...]:
-        """Ascending, 0 first."""
-        return tuple(sorted({0.0, *self.factors}))
-
-    @property
-    def tolerance(self) -> Tolerance:
-        """What counts as unchanged quality."""
-        return Tolerance(inliers=self.inlier_tolerance, distance=self.distance_tolerance)
-
-    @property
-    def trains(self) -> bool:
-        """Whether a network is trained here."""
-        return self.target == "images" and self.model is None
-
-
-PRESETS: dict[str, GuidanceExperiment] = {
-    "digits": GuidanceExperiment(),
-    "ring": GuidanceExperiment(
-        target="ring",
-        factors=(0.0, 1.0, 10.0, 100.0, 1000.0),
-        churns=(0.0,),
-        kernels=("rbf", "angular"),
-        strengths=("linear", "cosine"),
-        space="x",
-        bandwidth="sigma",
-        average=True,
-        lowest=0.0317,
-        eta=1.0,
-        groups=100,
-        sampler=SamplerConfig(
-            num_steps=201,
-            sigma_min=math.sqrt(0.001),
-            sigma_max=1.0,
-            discretization="ve",
-            solver="euler",
-        ),
-    ),
-    "jumps": GuidanceExperiment(
-        target="jumps",
-        factors=(0.0, 0.1, 0.3, 1.0, 3.0),
-        churns=(0.0,),
-        group_sizes=(8,),
-        strengths=("linear",),
-        groups=20,
-        sampler=SamplerConfig(num_steps=22),
-    ),
-}
 
 
 class GuidancePlan:
@@ -187,26 +55,61 @@ class GuidancePlan:
 
     Args:
         experiment: what is asked.
+        descriptor: what particles are compared by in space features.
 
     Raises:
-        ConfigError, BadSource: if it cannot be had.
+        ConfigError, BadSource, BadDescriptor: if it cannot be had.
     """
 
-    def __init__(self, experiment: GuidanceExperiment) -> None:
+    def __init__(
+        self, experiment: GuidanceExperiment, descriptor: DescriptorOptions = DEFAULT_DESCRIPTOR
+    ) -> None:
         self.experiment = experiment
         self.decoded: Decoded | None = None
         self.images: ImagesRecipe | None = None
+        self.continued: Decoded | None = None
+        self.continued_images: ImagesRecipe | None = None
         if experiment.target == "images":
-            self._open()
+            self.images, self.decoded = _decoded(open_source(experiment.source))
+            self._check_classes()
+        if experiment.target == "clips":
+            clips = experiment.clips
+            self.images, self.decoded = _decoded(ClipSource(replace(clips, part="train")))
+            held = replace(clips, part="heldout", windows="changes", clips=experiment.groups)
+            self.continued_images, self.continued = _decoded(ClipSource(held))
+        self.descriptor = self._descriptor(descriptor)
         for recipe in self.cells.values():
             check_together(recipe.sampler, recipe.guidance)
 
-    def _open(self) -> None:
-        source = open_source(self.experiment.source)
-        self.images = ImagesRecipe(
-            fingerprint=source.fingerprint, image_size=None, channels=None, skip_bad=False
-        )
-        self.decoded = decode_source(source, self.images)
+    def _descriptor(self, options: DescriptorOptions) -> ChosenDescriptor | None:
+        """What features are of, if particles are compared by features."""
+        e = self.experiment
+        if e.space != "features":
+            if options != DEFAULT_DESCRIPTOR or e.ridge != DEFAULT_RIDGE:
+                raise ConfigError(
+                    "--descriptor: is of --space features; leave it out, or pass that"
+                )
+            return None
+        if e.target not in ("images", "clips"):
+            raise ConfigError(f"--space features: target {e.target} has no images to describe")
+        chosen = ChosenDescriptor.find(options)
+        chosen.check(ridge=e.ridge != DEFAULT_RIDGE, centre=False)
+        if chosen.is_fitted and e.target == "clips":
+            raise ConfigError(
+                "--descriptor whitened-pixels: is fitted to images, not to windows of frames; choose pixels "
+                "or a network"
+            )
+        return chosen
+
+    @cached_property
+    def features(self) -> DescriptorRecipe | None:
+        """The descriptor whose features are compared."""
+        if self.descriptor is None:
+            return None
+        return self.descriptor.recipe(self.train, ridge=self.experiment.ridge, centre=False)
+
+    def _check_classes(self) -> None:
+        assert self.decoded is not None
         labels = self.decoded.labels
         where = f"--source {self.experiment.source}"
         if labels is None:
@@ -223,22 +126,42 @@ class GuidancePlan:
         if self.decoded is None:
             default = [1 / 8] * 8 if self.experiment.target == "jumps" else [0.1] * 10
             return list(self.experiment.mode_weights) or default
+        if self.experiment.target == "clips":
+            return list(self.experiment.clips.movement.probabilities)
         assert self.decoded.labels is not None
         return list(np.bincount(self.decoded.labels) / len(self.decoded.labels))
 
     @property
+    def mode_names(self) -> Sequence[str]:
+        """One word each."""
+        if self.experiment.target == "clips":
+            return self.experiment.clips.movement.mode_names
+        return [str(k) for k in range(len(self.probabilities))]
+
+    @property
     def train(self) -> Subset:
-        """The images that the network and the judge learn from."""
+        """The images, or windows of frames, that the network and the judge learn from."""
         assert self.images is not None
         assert self.decoded is not None
         count = len(self.decoded.ids)
+        if self.experiment.target == "clips":
+            split = Split(num_images=count, seed=None, parts=1)
+            return Subset(images=self.images, split=split, half="A", size=count)
         split = Split(num_images=count, seed=self.experiment.seed, parts=1)
         return Subset(images=self.images, split=split, half="A", size=count - count // _HELD_OUT)
 
     @cached_property
     def model(self) -> DenoiserRecipe | None:
-        """What is sampled, for images."""
+        """What is sampled, for images and clips."""
         e = self.experiment
+        if e.target == "clips":
+            return NetworkRecipe(
+                train=self.train,
+                network=e.network,
+                training=e.network_training,
+                seed=e.seed,
+                condition_channels=e.clips.window - 1,
+            )
         if e.target != "images":
             return None
         if e.model is not None:
@@ -263,9 +186,16 @@ class GuidancePlan:
         return JudgeRecipe(train=self.train, seed=self.experiment.seed)
 
     @property
-    def target(self) -> KnownTarget | ImageTarget:
+    def target(self) -> Target:
         """What is sampled and judged."""
         e = self.experiment
+        if e.target == "clips":
+            assert isinstance(self.model, NetworkRecipe)
+            assert self.continued_images is not None
+            displacements = e.clips.movement.displacements
+            return ClipTarget(
+                denoiser=self.model, clips=self.continued_images, displacements=displacements
+            )
         if e.target == "images":
             assert self.model is not None
             assert self.judge is not None
@@ -280,9 +210,19 @@ class GuidancePlan:
     def _keys(self) -> Iterator[CellKey]:
         e = self.experiment
         places = list(itertools.product(e.group_sizes, e.churns))
-        rows = list(itertools.product(e.kernels, e.strengths, places))
+        rows = [
+            row
+            for row in itertools.product(e.kernels, e.strengths, places)
+            if row[0] != "published" or row[1] == e.strengths[0]  # it has a strength of its own
+        ]
         guided = [
-            CellKey(factor=f, s_churn=churn, group_size=size, kernel=kernel, strength=strength)
+            CellKey(
+                factor=f,
+                s_churn=churn,
+                group_size=size,
+                kernel=kernel,
+                strength="linear" if kernel == "published" else strength,
+            )
             for kernel, strength, (size, churn) in rows
             for f in e.all_factors[1:]
         ]
@@ -294,38 +234,73 @@ class GuidancePlan:
 
     def _recipe(self, key: CellKey) -> GuidedRecipe:
         e = self.experiment
-        guidance = GuidanceConfig(factor=0.0, group_size=key.group_size, eta=e.eta)
-        if not key.is_baseline:
-            guidance = GuidanceConfig(
-                factor=key.factor,
-                group_size=key.group_size,
-                space=e.space,
-                jacobian=e.jacobian,
-                kernel=key.kernel,  # type: ignore[arg-type]
-                bandwidth=e.bandwidth,
-                width=e.bandwidth_scale,
-                average=e.average,
-                strength=key.strength,  # type: ignore[arg-type]
-                cap=e.cap,
-                lowest=e.lowest,
-                highest=e.highest,
-                corrector=e.corrector,
-                eta=e.eta,
-            )
-        return GuidedRecipe(
+        plain = GuidedRecipe(
             target=self.target,
             sampler=replace(e.sampler, s_churn=key.s_churn),
-            guidance=guidance,
+            guidance=GuidanceConfig(factor=0.0, group_size=key.group_size, eta=e.eta),
             groups=e.groups,
             first_seed=e.first_seed,
         )
+        if key.is_baseline:
+            return plain
+        if key.kernel == "published":
+            guidance = GuidanceConfig(factor=key.factor, group_size=key.group_size)
+            return replace(plain, guidance=guidance, as_published=True)
+        own = self._own_kernels.get(key.kernel)
+        return replace(plain, guidance=self._guidance(key), features=self.features, own_kernel=own)
 
-    def trials(self, store: Store) -> list[list[GuidedRecipe]]:
-        """Cells that are missing, those of a row together."""
-        rows: dict[tuple[object, ...], list[GuidedRecipe]] = {}
+    @cached_property
+    def _own_kernels(self) -> dict[str, OwnKernel]:
+        """The user's kernels by name; a function that cannot be imported is refused here."""
+        names = [k for k in self.experiment.kernels if k.startswith(PYTHON)]
+        for name in names:
+            load_callable(name.removeprefix(PYTHON), name)
+        targets = [name.removeprefix(PYTHON) for name in names]
+        hashes = [
+            source_sha256(n, t.partition(":")[0]) for n, t in zip(names, targets, strict=True)
+        ]
+        return {
+            name: OwnKernel(target=target, sha256=digest)
+            for name, target, digest in zip(names, targets, hashes, strict=True)
+        }
+
+    def _guidance(self, key: CellKey) -> GuidanceConfig:
+        e = self.experiment
+        return GuidanceConfig(
+            factor=key.factor,
+            group_size=key.group_size,
+            space=e.space,
+            jacobian=e.jacobian,
+            kernel="custom" if key.kernel.startswith(PYTHON) else key.kernel,  # type: ignore[arg-type]
+            bandwidth=e.bandwidth,
+            width=e.bandwidth_scale,
+            average=e.average,
+            strength=key.strength,  # type: ignore[arg-type]
+            cap=e.cap,
+            lowest=e.lowest,
+            highest=e.highest,
+            corrector=e.corrector,
+            eta=e.eta,
+        )
+
+    @property
+    def map(self) -> MapRecipe | None:
+        """The map of real images that samples are placed on; of clips, of the last frames of windows."""
+        if self.images is None or self.decoded is None:
+            return None
+        channels = 1 if self.continued is not None else self.decoded.images.shape[3]
+        return MapRecipe(images=self.images, channels=channels, size=_MAPPED, seed=0)
+
+    def trials(self, store: Store) -> list[list[Part]]:
+        """Cells that are missing: those of a row together, but units of large cells on their own."""
+        rows: dict[tuple[object, ...], list[Part]] = {}
         for key, recipe in self.cells.items():
-            if store.missing([recipe]):
-                rows.setdefault((*key.row, key.s_churn), []).append(recipe)
+            if not store.missing([recipe]):
+                continue
+            count = len(recipe.units)
+            for unit in range(count):
+                own = (key.factor, unit) if count > 1 else ()
+                rows.setdefault((*key.row, key.s_churn, *own), []).append((recipe, unit))
         return list(rows.values())
 
     @property
@@ -341,10 +316,13 @@ class GuidancePlan:
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Origin (D,), two directions (2, D) and real points (N, 2) of the plane for figures.
 
-        The ring's own plane, or the principal plane of real images (jumps: of the modes), fitted once.
+        The ring's own plane, or the principal plane of real images, fitted once (of jumps and clips: of the
+        modes; of clips those of the first group).
         """
         target = self.target
-        if isinstance(target, KnownTarget):
+        if isinstance(target, ClipTarget):
+            real = self.next_frames(0)
+        elif isinstance(target, KnownTarget):
             mixture = known_target(target)
             real = mixture.centres.flatten(1).numpy()
             if target.name == "ring":
@@ -356,3 +334,19 @@ class GuidancePlan:
         origin = real.mean(0)
         axes = np.linalg.svd(real - origin, full_matrices=False)[2][:2]
         return origin, axes, (real - origin) @ axes.T
+
+    def next_frames(self, group: int) -> npt.NDArray[np.float64]:
+        """(K, H W) in [-1, 1]: the frames that can come behind those a group has seen."""
+        assert self.continued is not None
+        assert isinstance(self.target, ClipTarget)
+        last = self.continued.images[group % len(self.continued.images)][..., -2]
+        black_at_zero = to_float(last[None, :, :, None])[:, 0].double().numpy() + 1
+        frames = [moved(black_at_zero, d)[0] - 1 for d in self.target.displacements]
+        return np.stack(frames).reshape(len(frames), -1)
+
+
+def _decoded(source: ImageSource) -> tuple[ImagesRecipe, Decoded]:
+    recipe = ImagesRecipe(
+        fingerprint=source.fingerprint, image_size=None, channels=None, skip_bad=False
+    )
+    return recipe, decode_source(source, recipe)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from matplotlib.figure import Figure
 from tensorboardX import summary
 
-from regimes.figures import guidance as figures
-from regimes.images.pixels import to_uint8
 from regimes.jobs.support.console import RunOptions, duration
-from regimes.jobs.support.guidance import PRESETS, GuidanceExperiment, GuidancePlan
+from regimes.jobs.support.guidance import GuidancePlan
+from regimes.jobs.support.guidance_experiment import PRESETS, GuidanceExperiment
+from regimes.jobs.support.guidance_figures import distance_words, guidance_figures
 from regimes.jobs.support.result_folder import (
     CONFIG,
     REPORT,
@@ -31,20 +28,17 @@ from regimes.jobs.support.result_folder import (
 from regimes.jobs.support.tensorboard import Events
 from regimes.report import render
 from regimes.report.guidance import GuidanceReport
-from regimes.scores.modes import REJECTED
 from regimes.storage.artifacts import Recipe, Store, to_json
-from regimes.storage.guidance import GuidedRecipe, load_judge, read_cell, sample_cell
+from regimes.storage.guidance import read_cell
+from regimes.storage.judges import load_judge
+from regimes.storage.networks import NetworkRecipe
 from regimes.studies.guidance import (
     CellData,
     CellFinding,
-    CellKey,
     GuidanceStudy,
-    baseline_key,
     study_guidance,
 )
-from regimes.studies.guidance_words import answer, title
-
-_SHOWN_GROUPS = 2
+from regimes.studies.guidance_words import answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +66,16 @@ class GuidanceResults(ResultFolder):
     def write(self, store: Store) -> None:
         """Compare, draw and report; the manifest comes last."""
         cells = {
-            key: CellData(modes=c.modes, quality=c.quality, seconds=c.seconds)
+            key: CellData(modes=c.modes, quality=c.quality, seconds=c.seconds, measures=c.measures)
             for key, c in ((key, read_cell(store, r)) for key, r in self.plan.cells.items())
         }
         probabilities = self.plan.probabilities
         study = study_guidance(
             cells,
             probabilities,
-            mode_names=[str(k) for k in range(len(probabilities))],
+            mode_names=self.plan.mode_names,
             tolerance=self.plan.experiment.tolerance,
+            law_is_set=self.plan.experiment.target == "clips",
         )
         self.write_files(self._files(store, study))
 
@@ -96,18 +91,18 @@ class GuidanceResults(ResultFolder):
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(records), sink)
         yield TABLE, bytes(sink.getvalue())
-        drawn = Drawn(_figures(store, self.plan, study))
+        drawn = Drawn(guidance_figures(store, self.plan, study))
         yield from drawn.files()
         yield from event_files(study)
         e = self.plan.experiment
         changed = options(PRESETS[self.preset], e)
         page = GuidanceReport(
-            title=f"Particle guidance: {e.source if e.target == 'images' else e.target}",
+            title=f"Particle guidance: {_name(e)}",
             answer=answer(study),
             figures=drawn.captioned,
             study=study,
             about=about,
-            distance=_distance_words(e),
+            distance=distance_words(e),
             groups=e.groups,
             recipe=config,
             command=" ".join([f"python jobs/guidance.py --preset {self.preset}", *changed]),
@@ -124,6 +119,8 @@ class GuidanceResults(ResultFolder):
             f"Particles are compared by {compared}; bandwidth: {e.bandwidth}, times {e.bandwidth_scale:g}; "
             f"noise levels {e.lowest:g} to {e.highest:g}."
         )
+        if e.target == "clips":
+            return [*self._about_clips(steps), guided]
         if plan.judge is None:
             return [f"The exact denoiser of target {e.target}, {steps}.", guided]
         judge = load_judge(store, plan.judge)
@@ -135,6 +132,25 @@ class GuidanceResults(ResultFolder):
                 f"Classes are told by a small classifier, right for {judge.accuracy:.1%} of held-out "
                 f"images of {e.source}; of those {judge.accepted:.1%} are accepted, so that a model as "
                 "good as the data reaches no more."
+            ),
+        ]
+
+    def _about_clips(self, steps: str) -> list[str]:
+        e, plan = self.plan.experiment, self.plan
+        assert plan.decoded is not None
+        assert plan.continued is not None
+        training, seen = e.network_training, e.clips.window - 1
+        digits = "built-in digits" if e.clips.digits == "digits" else e.clips.digits
+        return [
+            (
+                f"Clips of {digits}, {e.clips.digit} pixels high on {e.clips.canvas}, motion "
+                f"{e.clips.motion}; the model sees {seen} frame{'s' if seen > 1 else ''} and makes the next. "
+                f"It learned from {len(plan.decoded.images):,} windows: {training.steps:,} steps of "
+                f"{training.batch_size}, P_mean {training.p_mean:g}; {steps}."
+            ),
+            (
+                f"Group g continues the g-th of {len(plan.continued.images)} clips of held-out digits, all "
+                "just before a change of direction."
             ),
         ]
 
@@ -188,6 +204,8 @@ def record(study: GuidanceStudy, found: CellFinding) -> dict[str, Any]:
         "total_variation": scores.total_variation,
         "total_variation_null": scores.total_variation_null,
         "marginal": [float(q) for q in scores.marginal],
+        "marginal_error": [float(q) for q in scores.marginal_errors],
+        **{name: mean.value for name, mean in found.measures.items()},
         "seconds_ratio": found.seconds_ratio,
         "verdict": found.verdict,
     }
@@ -200,137 +218,15 @@ def event_files(study: GuidanceStudy) -> Iterator[tuple[str, bytes]]:
         events = Events(f"{row[0]}-{row[1]}-B{row[2]}-churn{churn:g}")
         own = [f for f in study.guided if f.key.row == row and f.key.s_churn == churn]
         for step, found in enumerate([study.baseline(own[0].key), *own]):
-            for name in ("factor", "distinct", "inliers", "distance", "total_variation"):
+            scalars = ("factor", "distinct", "inliers", "distance", "total_variation")
+            for name in (*scalars, *found.measures):
                 value = record(study, found)[name]
                 events.add(summary.scalar(f"guidance/{name}", value), step)
         yield events.name, events.data
 
 
-def _distance_words(e: GuidanceExperiment) -> str:
-    if e.target == "images":
-        return "root-mean-square distance of pixels in [-1, 1] to the nearest training image"
-    return "mean distance to the centre of the nearest mode"
-
-
-def _figures(
-    store: Store, plan: GuidancePlan, study: GuidanceStudy
-) -> Iterator[tuple[str, str, Figure]]:
-    """(file name, one-line caption, figure), the answer first."""
-    prices: tuple[figures.Price, ...] = ("accepted", "distance")
-    # Samples of exact targets are nearly all accepted: their distance tells more.
-    for by in prices if plan.experiment.target == "images" else prices[::-1]:
-        yield (
-            f"pareto-{by}",
-            f"Diversity against quality ({by}), a line per row of the sweep, with 95% intervals.",
-            figures.pareto(study, title=title(study), by=by),
-        )
-    yield (
-        "modes",
-        "Distinct modes per group in every cell, rejected samples left out.",
-        figures.heatmaps(
-            study,
-            lambda f: f.scores.distinct.value,
-            title=f"Distinct modes of {len(study.probabilities)}",
-            unit="distinct modes per group",
-        ),
-    )
-    yield (
-        "accepted",
-        "Share of accepted samples in every cell.",
-        figures.heatmaps(
-            study,
-            lambda f: 100 * f.scores.inliers.value,
-            title="Samples that are accepted",
-            unit="% of samples",
-            digits=1,
-        ),
-    )
-    yield (
-        "distance",
-        f"Quality in every cell: {_distance_words(plan.experiment)}.",
-        figures.heatmaps(
-            study,
-            lambda f: f.scores.quality.value,
-            title="Distance from the data (lower is better)",
-            unit="distance",
-            digits=3,
-        ),
-    )
-    shown = study.best or study.largest
-    if shown is None:
-        return
-    yield (
-        "marginal",
-        f"Shares of modes without guidance and with {shown.key.label}.",
-        figures.marginals(study, shown, title=_marginal_title(study, shown)),
-    )
-    yield ("paths", *_paths(store, plan, shown))
-    if plan.experiment.target != "ring":
-        yield ("samples", *_sheet(store, plan, shown))
-
-
-def _marginal_title(study: GuidanceStudy, shown: CellFinding) -> str:
-    before = study.baseline(shown.key).scores.total_variation
-    return (
-        f"Total variation from the data: {shown.scores.total_variation:.3f} guided, "
-        f"{before:.3f} without"
-    )
-
-
-def _pair(plan: GuidancePlan, key: CellKey) -> Sequence[tuple[str, GuidedRecipe]]:
-    base = baseline_key(key)
-    return [("without guidance", plan.cells[base]), (key.label, plan.cells[key])]
-
-
-def _paths(store: Store, plan: GuidancePlan, shown: CellFinding) -> tuple[str, Figure]:
-    """One group on its way, without guidance and with it, from the same latents."""
-    origin, axes, real = plan.plane()
-    is_ring = plan.experiment.target == "ring"
-    limit = np.inf if is_ring else 1.0  # images are judged within their range
-    paths = []
-    for name, recipe in _pair(plan, shown.key):
-        points: list[np.ndarray] = []
-
-        def on_step(
-            sigma: float, x: torch.Tensor, D: torch.Tensor, points: list[np.ndarray] = points
-        ) -> None:
-            points.append((x if is_ring else D).flatten(1).double().numpy())
-
-        last = sample_cell(store, recipe, groups=1, on_step=on_step)
-        points.append(last.flatten(1).numpy())
-        plane = (np.stack(points).clip(-limit, limit) - origin) @ axes.T
-        paths.append(figures.Paths(name=name, points=plane))
-    ends = (
-        read_cell(store, plan.cells[shown.key]).samples.reshape(-1, len(origin)).clip(-limit, limit)
-    )
-    what = "states" if is_ring else "estimates D(x)"
-    labels = ("x", "y") if is_ring else ("first principal axis of the data", "second")
-    caption = (
-        f"Paths of the {what} of one group from the same latents, over real data (gray); blue: all "
-        "samples of the guided cell. The plane was fitted once, to the data."
-    )
-    return caption, figures.trajectories(
-        real,
-        (ends - origin) @ axes.T,
-        paths,
-        title="Where the particles of a group go",
-        labels=labels,
-    )
-
-
-def _sheet(store: Store, plan: GuidancePlan, shown: CellFinding) -> tuple[str, Figure]:
-    """The first groups, without guidance and with it."""
-    rows = []
-    for name, recipe in _pair(plan, shown.key):
-        cell = read_cell(store, recipe)
-        images = to_uint8(torch.from_numpy(cell.samples))
-        size = recipe.guidance.group_size
-        for group in range(min(_SHOWN_GROUPS, recipe.groups)):
-            part = slice(group * size, (group + 1) * size)
-            accepted = (cell.modes[group] != REJECTED).tolist()
-            rows.append((f"group {group + 1}, {name}", list(images[part]), accepted))
-    caption = "The first groups of samples from the same latents; rejected samples are framed."
-    return caption, figures.groups_sheet(rows, title="Groups without guidance and with it")
+def _name(e: GuidanceExperiment) -> str:
+    return {"images": e.source, "clips": f"clips, {e.clips.motion}"}.get(e.target, e.target)
 
 
 def print_plan(plan: GuidancePlan, store: Store, results: GuidanceResults) -> None:
@@ -340,7 +236,10 @@ def print_plan(plan: GuidancePlan, store: Store, results: GuidanceResults) -> No
     print(f"results   {results.location.uri}")
     if plan.model is not None:
         state = "complete" if not store.missing([plan.model]) else "to be made"
-        print(f"model     {e.model or f'width {e.width}, {e.steps} steps'}, {state}")
+        width, steps = e.width, e.steps
+        if isinstance(plan.model, NetworkRecipe):
+            width, steps = plan.model.width, plan.model.training.steps
+        print(f"model     {e.model or f'width {width}, {steps} steps'}, {state}")
     samples = sum(len(r.seeds) for r in missing)
     calls = sum(len(r.seeds) * r.sampler.num_evaluations for r in missing)
     print(f"cells     {len(plan.cells)}, {len(missing)} missing: {samples:,} samples")

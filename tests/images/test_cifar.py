@@ -91,7 +91,7 @@ def test_missing_batches_are_named(tmp_path, images, name):
 
 def test_a_part_of_another_source_is_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((2, 4, 4, 1), np.uint8))
-    with pytest.raises(BadSource, match="expected CIFAR-10 before '#test'"):
+    with pytest.raises(BadSource, match="expected CIFAR-10 or MNIST before '#test'"):
         open_source(f"{tmp_path / 'x.npy'}#test")
     with pytest.raises(BadSource, match="no such file or folder"):
         open_source(f"{tmp_path / 'missing.tar.gz'}#test")

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 from job_runs import artifact_bytes, counts, run_job
 
-from regimes.errors import ConfigError
+from regimes.errors import ConfigError, RegimesError
+from regimes.jobs import guidance as job
 from regimes.jobs.guidance import _main
-from regimes.jobs.support.guidance import PRESETS, GuidanceExperiment, GuidancePlan
+from regimes.jobs.support.console import RunOptions
+from regimes.jobs.support.guidance import GuidancePlan
+from regimes.jobs.support.guidance_experiment import PRESETS, GuidanceExperiment
+from regimes.jobs.support.guidance_results import GuidanceResults
+from regimes.storage.artifacts import Store
+from regimes.storage.guidance import make_units
+from regimes.storage.images import ingest
+from regimes.storage.networks import train_network
 
 RING = ("--preset", "ring", "--groups", "6", "--factors", "0", "300", "--kernels", "angular",
         "--strengths", "linear", "--cpus", "2")  # fmt: skip
@@ -66,13 +75,122 @@ def test_digits_train_judge_sweep_and_resume_cell_by_cell(tmp_path):
         (["--eta", "1", "--churns", "0"], "eta: is DDIM's noise"),
         (["--sampler.solver", "dpmpp2m", "--churns", "0"], "guidance steps by euler or heun"),
         (["--replicas", "2"], "--replicas: a sweep runs as trials"),
-        (["--preset", "nothing"], "choose one of digits, ring, jumps"),
+        (["--preset", "nothing"], "choose one of digits, ring, jumps, circle"),
     ],
 )
 def test_bad_input_is_refused_before_anything_runs(options, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         _main([*options, "--output", str(tmp_path), "--dry-run"])
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--kernels", "laplace"], "--kernels laplace: expected some of rbf, iou"),
+        (["--kernels", "python:nothing_there:f"], "expected python:MODULE:CALLABLE, importable"),
+        (["--preset", "circle", "--clips.motion", "free"], "has no directions to choose from"),
+        (["--preset", "circle", "--clips.window", "1"], "a window of at least 2 frames"),
+        (["--preset", "circle", "--width", "8"], "--width: nothing is trained here"),
+        (["--preset", "circle", "--mode-weights", "1"], "--mode-weights: are of targets ring"),
+        (["--clips.canvas", "40"], "--clips, --network, --network-training: are of target clips"),
+        (["--descriptor", "pixels"], "--descriptor: is of --space features"),
+        (["--preset", "ring", "--space", "features"], "has no images to describe"),
+        (["--preset", "circle", "--space", "features", "--kernels", "rbf"], "choose pixels or a network"),
+        (["--preset", "circle", "--space", "x", "--kernels", "published"], "kernel published: compares"),
+    ],
+)  # fmt: skip
+def test_options_of_clips_features_and_kernels_that_do_not_fit_are_refused(
+    options, message, tmp_path
+):
+    with pytest.raises(RegimesError, match=message):
+        _main([*options, "--output", str(tmp_path), "--dry-run"])
+    assert not any(tmp_path.iterdir())
+
+
+def cells_of(monkeypatch, *options):
+    """Recipes of the guided cells that a command line asks for; nothing is run."""
+    found = []
+    monkeypatch.setattr(job, "print_plan", lambda plan, *_: found.append(plan))
+    _main([*options, "--dry-run", "--output", "nowhere"])
+    return [r for key, r in found[0].cells.items() if not key.is_baseline]
+
+
+@pytest.mark.parametrize(
+    ("options", "part", "name", "value"),
+    [
+        (("--lowest", ".5"), "guidance", "lowest", 0.5),
+        (("--highest", "5"), "guidance", "highest", 5.0),
+        (("--no-corrector",), "guidance", "corrector", False),
+        (("--sampler.solver", "euler"), "sampler", "solver", "euler"),
+        (("--sampler.solver", "euler", "--churns", "0", "--eta", "1"), "guidance", "eta", 1.0),
+        (("--churns", "2"), "sampler", "s_churn", 2.0),
+        (("--jacobian", "exact"), "guidance", "jacobian", "exact"),
+        (("--bandwidth", "fixed"), "guidance", "bandwidth", "fixed"),
+        (("--cap", "1"), "guidance", "cap", 1.0),
+        (("--strengths", "relative"), "guidance", "strength", "relative"),
+        (("--kernels", "angular", "--space", "x"), "guidance", "space", "x"),
+    ],
+)
+def test_every_part_of_guidance_is_reachable(options, part, name, value, monkeypatch):
+    for recipe in cells_of(monkeypatch, *options):
+        assert getattr(getattr(recipe, part), name) == value
+
+
+def test_features_own_kernels_and_the_published_method_are_reachable(monkeypatch, tmp_path):
+    (tmp_path / "kernel_of_mine.py").write_text("def f(z):\n    return z @ z.mT\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = ("--space", "features", "--descriptor", "whitened-pixels", "--ridge", "1")
+    names = ("--kernels", "cosine", "python:kernel_of_mine:f")
+    cosine, mine = (
+        [r for r in cells_of(monkeypatch, *options, *names) if (r.own_kernel is None) == plain]
+        for plain in (True, False)
+    )
+    assert all(
+        (r.features.name, r.features.ridge) == ("whitened-pixels", 1.0) for r in cosine + mine
+    )
+    assert {r.guidance.kernel for r in mine} == {"custom"}
+    assert mine[0].own_kernel.target == "kernel_of_mine:f"
+    published = cells_of(monkeypatch, "--kernels", "published", "--strengths", "linear", "cosine")
+    assert all(r.as_published for r in published)
+    assert len({r.address for r in published}) == len(published) == 8  # factors x churns
+
+
+def test_clips_are_learned_continued_and_reported_beside_the_law_they_were_made_with(tmp_path):
+    """All of it in this process, on clips and a network of seconds."""
+    smoke = PRESETS["horizontal-smoke"]
+    experiment = dataclasses.replace(
+        smoke,
+        clips=dataclasses.replace(smoke.clips, clips=12),
+        groups=4,
+        kernels=("rbf", "published"),
+    )
+    plan, store = GuidancePlan(experiment), Store(str(tmp_path))
+    assert plan.probabilities == [0.7, pytest.approx(0.3)]
+    ingest(store, plan.images, plan.decoded)
+    ingest(store, plan.continued_images, plan.continued)
+    train_network(store, plan.model)
+    for trial in plan.trials(store):
+        make_units(store, trial, "cpu", lambda *_: None)
+    run = RunOptions(output=str(tmp_path), name="clips")
+    results = GuidanceResults(run, "horizontal-smoke", plan)
+    results.write(store)
+    found, folder = scores(tmp_path)
+    assert [c["kernel"] for c in found["cells"]] == ["none", "rbf", "published"]
+    assert {"shifted_distance", "overlap", "shift"} <= set(found["cells"][0])
+    assert "go right" in found["answer"][-1]
+    text = (folder / "report.html").read_text()
+    for words in (
+        "goes right",
+        "set 0.700",
+        "<span>published ",
+        "<span>overlap ",
+        "held-out digits",
+    ):
+        assert words in text, words
+    for name in ("embedding", "samples", "paths", "marginal"):
+        assert (folder / f"figures/{name}.png").stat().st_size > 5000, name
+    assert results.is_complete()
 
 
 def test_a_source_without_classes_is_refused(tmp_path):
@@ -83,11 +201,21 @@ def test_a_source_without_classes_is_refused(tmp_path):
         GuidancePlan(GuidanceExperiment(source=str(tmp_path / "images.npy")))
 
 
+def test_a_dry_run_of_clips_names_the_network_that_it_would_train(tmp_path, capsys):
+    _main(["--preset", "circle-smoke", "--output", str(tmp_path), "--dry-run"])
+    assert "model     width 8, 10 steps, to be made" in capsys.readouterr().out
+
+
 def test_a_dry_run_says_what_it_would_cost(tmp_path, capsys):
     _main(["--preset", "ring", "--output", str(tmp_path), "--dry-run"])
     text = capsys.readouterr().out
     assert "cells     17, 17 missing: 17,000 samples" in text
     assert "3,417,000 evaluations of the denoiser" in text
+
+
+def test_modes_without_width_have_a_tolerance_that_is_not_nothing():
+    assert PRESETS["jumps"].tolerance.least_distance == pytest.approx(2 / 255)
+    assert PRESETS["ring"].tolerance.least_distance == 0
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -13,6 +13,7 @@ from regimes.scores.modes import (
     distinct_modes,
     expected_distinct,
     marginal,
+    marginal_errors,
     mode_scores,
     total_variation,
     total_variation_null,
@@ -76,3 +77,25 @@ def test_scores_say_what_modes_cost():
     assert found.quality.value == 4
     assert found.marginal == pytest.approx([2 / 3, 1 / 3])
     assert found.total_variation == pytest.approx(0.9 - 2 / 3)
+
+
+def test_shares_have_the_error_of_their_scatter_between_groups(rng):
+    """Beside the scatter of whole studies: independent particles, and groups that all agree."""
+    p = np.array([0.6, 0.3, 0.1])
+    alone = [rng.choice(3, (200, 4), p=p) for _ in range(300)]
+    errors = np.mean([marginal_errors(m, 3) for m in alone], axis=0)
+    np.testing.assert_allclose(errors, np.sqrt(p * (1 - p) / 800), rtol=0.05)
+    np.testing.assert_allclose(np.std([marginal(m, 3) for m in alone], axis=0), errors, rtol=0.15)
+    together = [np.repeat(rng.choice(3, (200, 1), p=p), 4, axis=1) for _ in range(300)]
+    errors = np.mean([marginal_errors(m, 3) for m in together], axis=0)
+    np.testing.assert_allclose(errors, np.sqrt(p * (1 - p) / 200), rtol=0.05)
+
+
+def test_errors_of_shares_count_accepted_samples_and_are_unknown_without_any(rng):
+    modes = rng.choice(2, (60, 5))
+    some = np.where(rng.random((60, 5)) < 0.7, REJECTED, modes)
+    assert (marginal_errors(some, 2) > marginal_errors(modes, 2)).all()
+    order = rng.permutation(60)
+    np.testing.assert_allclose(marginal_errors(some[order], 2), marginal_errors(some, 2))
+    assert np.isinf(marginal_errors(np.full((60, 5), REJECTED), 2)).all()
+    assert np.isinf(marginal_errors(modes[:1], 2)).all()

@@ -20,17 +20,14 @@ from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import ClosedFormRecipe, load_denoiser
 from regimes.storage.guidance import (
     GuidedRecipe,
-    ImageTarget,
-    JudgeRecipe,
-    KnownTarget,
-    load_judge,
     make_cell,
-    make_cells,
-    make_judge,
+    make_units,
     read_cell,
     sample_cell,
 )
+from regimes.storage.guided_targets import ImageTarget, KnownTarget
 from regimes.storage.images import ImagesRecipe, Subset, decode_source, ingest
+from regimes.storage.judges import JudgeRecipe, load_judge, make_judge
 
 STEPS = SamplerConfig(num_steps=8, sigma_min=0.03, sigma_max=20.0, solver="euler")
 
@@ -84,10 +81,10 @@ def test_a_cell_holds_samples_modes_and_distances_of_all_groups(store):
 
 def test_a_complete_cell_is_kept_and_an_altered_one_is_refused(tmp_path):
     store, recipe, reports = Store(str(tmp_path)), ring_cell(), []
-    make_cells(store, [recipe], "cpu", lambda *r: reports.append(r))
+    make_units(store, [(recipe, 0)], "cpu", lambda *r: reports.append(r))
     files = sorted((tmp_path / "artifacts").rglob("*"))
     before = {f: f.stat().st_mtime_ns for f in files if f.is_file()}
-    make_cells(store, [recipe], "cpu", lambda *r: reports.append(r))
+    make_units(store, [(recipe, 0)], "cpu", lambda *r: reports.append(r))
     assert {f: f.stat().st_mtime_ns for f in before} == before
     assert [r[0] for r in reports] == [1, 1]
     shard = next(f for f in before if f.name.startswith("shard"))
@@ -97,9 +94,27 @@ def test_a_complete_cell_is_kept_and_an_altered_one_is_refused(tmp_path):
 
 
 def test_a_seed_starts_the_same_whatever_the_group_and_the_number_of_groups(store):
-    one = sample_cell(store, ring_cell(), groups=1)
+    one = sample_cell(store, ring_cell(), groups=range(1))
     more = sample_cell(store, ring_cell(groups=5))
     torch.testing.assert_close(more[:4], one, rtol=1e-9, atol=1e-9)
+
+
+def test_a_large_cell_is_made_by_units_in_any_order_as_by_one_worker(store, monkeypatch):
+    recipe, monkey = ring_cell(2.0, groups=7), "regimes.storage.guidance."
+    whole = sample_cell(store, recipe)
+    monkeypatch.setattr(monkey + "_ROWS", 8)  # two groups at a time
+    monkeypatch.setattr(monkey + "_UNIT", 8)
+    assert recipe.units == [range(2), range(2, 4), range(4, 6), range(6, 7)]
+    for unit in (2, 0, 3):
+        make_units(store, [(recipe, unit)], "cpu", lambda *_: None)
+    assert store.missing([recipe])
+    before = store.artifact(recipe).location.sizes()
+    make_cell(store, recipe)  # what another run left is kept, the rest is made
+    assert not store.missing([recipe])
+    assert store.artifact(recipe).location.sizes().items() >= before.items()
+    cell = read_cell(store, recipe)
+    torch.testing.assert_close(torch.from_numpy(cell.samples), whole)
+    assert cell.modes.shape == (7, 4)
 
 
 def test_samples_of_a_model_are_those_of_its_seeds_and_are_judged(digits):

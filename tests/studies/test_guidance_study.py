@@ -15,7 +15,7 @@ from regimes.studies.guidance import (
     baseline_key,
     study_guidance,
 )
-from regimes.studies.guidance_words import answer, beware, title
+from regimes.studies.guidance_words import answer, beware, holds, title
 
 K, B, G = 5, 5, 60
 
@@ -81,6 +81,17 @@ def test_samples_that_break_are_a_price_and_too_few_groups_leave_it_open(rng):
     farther = study({key(0): base, key(1): cell(spread(), 1.2, rng=rng)})
     assert farther.findings[1].quality == "worse"
     assert study({key(0): base, key(1): cell(spread(), 1.2, rng=rng)}, distance=0.3).best
+
+
+def test_rounding_beside_a_distance_of_nothing_is_no_loss_of_quality(rng):
+    cells = {
+        key(0): cell(independent(rng), distance=1e-7),
+        key(1): cell(spread(), distance=6e-7),
+        key(3): cell(spread(), distance=0.1),
+    }
+    assert study(cells).findings[1].quality == "worse"
+    found = study(cells, least_distance=2 / 255).findings
+    assert [f.quality for f in found] == ["kept", "kept", "worse"]
 
 
 def test_a_change_that_the_groups_cannot_settle_is_open(rng):
@@ -149,3 +160,36 @@ def test_a_marginal_that_few_samples_cannot_settle_is_not_called_unmoved(rng):
     moved[:] = [[0, 0, 1, 2, 3]] * 2 + [[0, 1, 2, 3, 4]] * 2
     found = study({key(0): cell(base), key(1): cell(moved)})
     assert "may move (too few samples to tell) the shares of modes" in answer(found)[2]
+
+
+def test_what_became_of_a_law_that_was_set_is_said_with_its_interval(rng):
+    p = (0.7, 0.075, 0.075, 0.075, 0.075)
+    cells = {
+        key(0): cell(independent(rng, p), rng=rng),
+        key(1): cell(spread(), rng=rng),
+    }
+    found = study_guidance(
+        cells, p, mode_names=["left", *"abcd"], tolerance=Tolerance(), law_is_set=True
+    )
+    words = answer(found)[-1]
+    assert words.startswith("Without guidance 0.")
+    assert "which holds the set 0.700" in words
+    assert (
+        "0.200 of accepted samples go left (95% interval 0.200 to 0.200, which does not hold"
+        in words
+    )
+    assert holds(found, found.findings[0])
+    assert not holds(found, found.findings[1])
+    assert any("half the distance between the two nearest" in c for c in beware(found))
+    assert len(answer(study(cells, p))) == 3  # elsewhere nobody set a law
+
+
+def test_a_model_whose_samples_are_rejected_is_said_to_be_the_limit(rng):
+    cells = {key(f): cell(np.full((G, B), REJECTED), rng=rng) for f in (0, 1)}
+    found = study_guidance(
+        cells, (0.2,) * K, mode_names=list("abcde"), tolerance=Tolerance(), law_is_set=True
+    )
+    words = answer(found)
+    assert "No samples are accepted, so that nothing is known of the shares" in words[2]
+    assert words[3].startswith("Without guidance too few samples are accepted to say how many go a")
+    assert any("the model, not its guidance, is what limits" in c for c in beware(found))

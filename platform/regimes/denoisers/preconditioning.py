@@ -204,8 +204,12 @@ class Denoiser(nn.Module):
 
     The network is called as ``network(c_in * x, c_noise, class_labels)``. Leading axes are free:
     x is (B, C, H, W) for one model and (E, B, C, H, W) for an ensemble of E models. A network that
-    was trained with augmentation takes its vector as a fourth argument.
+    was trained with augmentation takes its vector as a fourth argument. A network that continues clips
+    sees the frames before, noiseless and in [-1, 1], behind the channels of c_in x.
     """
+
+    condition_channels = 0
+    """Channels of the frames that the network sees beside a noisy image."""
 
     def __init__(self, network: nn.Module, preconditioning: Preconditioning) -> None:
         super().__init__()
@@ -232,6 +236,7 @@ class Denoiser(nn.Module):
         sigma: Tensor | float,
         class_labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> Tensor:
         """Denoise.
 
@@ -241,10 +246,16 @@ class Denoiser(nn.Module):
             class_labels: (..., L) float32 one-hot rows, or None for "no class".
             augment_labels: (..., A) float32, how the images were augmented (training only); None
                 for "not augmented", also to networks that know no augmentation.
+            condition: (..., condition_channels, H, W) in [-1, 1], the frames before; None for networks
+                that see none.
 
         Returns:
-            (..., C, H, W) float32, the estimate of E[y | x].
+            (..., C, H, W) float32, the estimate of E[y | x], or of E[y | x, frames].
+
+        Raises:
+            ValueError: if the condition has another number of channels.
         """
+        self._check_condition(condition)
         x = x.to(torch.float32)
         sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
         if sigma.ndim == x.ndim:  # (..., 1, 1, 1), as some samplers write it
@@ -252,9 +263,52 @@ class Denoiser(nn.Module):
         sigma = sigma.expand(x.shape[:-3])
         c_skip, c_out, c_in, c_noise = self.preconditioning.coefficients(sigma)
         extra = () if augment_labels is None else (augment_labels,)
-        F_x = self.network(_scale(c_in, x), c_noise, class_labels, *extra)
+        inputs = _scale(c_in, x)
+        if condition is not None:
+            inputs = torch.cat([inputs, condition.to(torch.float32)], dim=-3)
+        F_x = self.network(inputs, c_noise, class_labels, *extra)
         F_x = F_x[..., : x.shape[-3], :, :]
         return _scale(c_skip, x) + _scale(c_out, F_x.to(torch.float32))
+
+    def _check_condition(self, condition: Tensor | None) -> None:
+        found = 0 if condition is None else condition.shape[-3]
+        if found != self.condition_channels:
+            raise ValueError(
+                f"condition: expected {self.condition_channels} channels of frames, got {found}"
+            )
+
+
+class ContinuedFrames:
+    """A denoiser of what comes behind given frames, as samplers want it.
+
+    Args:
+        network: a denoiser that sees frames.
+        frames: (B, condition_channels, H, W) in [-1, 1], one row per image of the batch.
+    """
+
+    def __init__(self, network: Denoiser, frames: Tensor) -> None:
+        self.network, self.frames = network, frames
+
+    @property
+    def sigma_min(self) -> float:
+        """See ``Denoiser``."""
+        return self.network.sigma_min
+
+    @property
+    def sigma_max(self) -> float:
+        """See ``Denoiser``."""
+        return self.network.sigma_max
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """See ``Denoiser``."""
+        return self.network.round_sigma(sigma)
+
+    def __call__(
+        self, x: Tensor, sigma: Tensor | float, class_labels: Tensor | None = None
+    ) -> Tensor:
+        """(B, C, H, W) noisy images -> estimates of the clean ones, given the frames."""
+        denoised: Tensor = self.network(x, sigma, class_labels, condition=self.frames)
+        return denoised
 
 
 def _scale(coefficient: Tensor, images: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from regimes.callables import load_callable
 from regimes.checkpoints.pickles import read_checkpoint
 from regimes.checkpoints.tensors import StoredTensor
 from regimes.descriptors.registry import Family
@@ -189,20 +190,8 @@ def _open_clip(model: str, layer: str, data: bytes, name: str) -> Network:
 
 
 def _python(model: str, layer: str, data: bytes, name: str) -> Network:
-    module, _, attribute = model.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise BadDescriptor(
-            f"{name}: {error}; expected python:MODULE:CALLABLE, importable where workers run"
-        ) from error
-    if isinstance(found, type):
-        found = found()
-    if not callable(found):
-        raise BadDescriptor(f"{name}: expected a callable, found {type(found).__name__}")
-    return found
+    network: Network = load_callable(model, name)
+    return network
 
 
 _BUILDERS: dict[Family, Callable[[str, str, bytes, str], Network]] = {

@@ -128,6 +128,16 @@ class NetworkDescriptor:
         if config.channels_last and isinstance(network, nn.Module):
             self._network = _channels_last(network)
 
+    @property
+    def network(self) -> Network:
+        """The network g, on its device."""
+        return self._network
+
+    @property
+    def centre(self) -> npt.NDArray[np.float64] | None:
+        """(D,) the mean m, or None."""
+        return self._centre
+
     @classmethod
     def load(
         cls,

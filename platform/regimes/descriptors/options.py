@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.util
-import itertools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regimes.callables import PYTHON, is_target, source_sha256
 from regimes.descriptors.network import NetworkConfig, Precision
 from regimes.descriptors.registry import (
     PIXEL_DESCRIPTORS,
-    PYTHON,
     TORCHSCRIPT,
     Entry,
     find_entry,
@@ -23,7 +19,6 @@ from regimes.descriptors.registry import (
 from regimes.descriptors.resize import Filter, Preprocessing, parse_rule
 from regimes.descriptors.weights import Weights, obtain, read_weights
 from regimes.errors import BadDescriptor, ConfigError
-from regimes.images.fingerprints import hash_parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +126,7 @@ def _torchscript(options: DescriptorOptions) -> tuple[NetworkConfig, Path]:
 
 def _python(options: DescriptorOptions) -> NetworkConfig:
     target = options.descriptor.removeprefix(PYTHON)
-    if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", target):
+    if not is_target(target):
         raise ConfigError(f"--descriptor {options.descriptor}: expected python:MODULE:CALLABLE")
     if options.weights is not None:
         raise ConfigError(f"--weights: {options.descriptor} loads its own; leave it out")
@@ -141,39 +136,12 @@ def _python(options: DescriptorOptions) -> NetworkConfig:
         model=target,
         layer="output",
         dimension=None,
-        weights_sha256=_source_sha256(options.descriptor, target.partition(":")[0]),
+        weights_sha256=source_sha256(options.descriptor, target.partition(":")[0]),
         preprocessing=_preprocessing(options, None),
         precision=options.precision,
         channels_last=options.channels_last,
         batch_size=options.descriptor_batch,
     )
-
-
-def _source_sha256(name: str, module: str) -> str:
-    """Hash of a module's file, and of all .py files of its top-level package if it is in one.
-
-    Importing the parents of a dotted name runs them.
-    """
-    try:
-        spec = importlib.util.find_spec(module)
-        package = importlib.util.find_spec(module.partition(".")[0])
-    except ImportError as error:
-        raise BadDescriptor(f"{name}: {error}") from error
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        raise BadDescriptor(f"{name}: no module {module} with a source file can be imported")
-    own = Path(spec.origin).read_bytes()
-    folders = list((package and package.submodule_search_locations) or ())
-    if not folders:
-        return hashlib.sha256(own).hexdigest()
-    files = [(path.relative_to(f).as_posix(), path) for f in folders for path in _python_files(f)]
-    parts = (
-        part for inside, path in sorted(files) for part in (inside.encode(), path.read_bytes())
-    )
-    return hash_parts(itertools.chain([own], parts))
-
-
-def _python_files(folder: str) -> Iterator[Path]:
-    return (path for path in Path(folder).rglob("*.py") if path.is_file())
 
 
 def _preprocessing(options: DescriptorOptions, usual: Preprocessing | None) -> Preprocessing | None:

@@ -15,13 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from regimes.callables import PYTHON
 from regimes.descriptors.resize import Preprocessing
 from regimes.descriptors.weights import WeightsFile
 from regimes.errors import ConfigError
 
 Family = Literal["torchscript", "torchvision", "torch-fidelity", "timm", "open-clip", "python"]
 PIXEL_DESCRIPTORS = ("pixels", "whitened-pixels")
-TORCHSCRIPT, PYTHON = "torchscript:", "python:"
+TORCHSCRIPT = "torchscript:"
 
 _SSCD = "https://dl.fbaipublicfiles.com/sscd-copy-detection/"
 _TORCHVISION = "https://download.pytorch.org/models/"

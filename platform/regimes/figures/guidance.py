@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9")  # Okabe and 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _FIELD, _ROW = 0.72, 0.32  # inches of a heatmap's field
 _GAP, _LEFT = 0.75, 0.8
+
+_FEW = 50  # real points are drawn large if they are no more
+_WORDS = 30  # letters below an axis before they are turned
 
 Price = Literal["accepted", "distance"]
 _PRICES: dict[Price, str] = {
@@ -192,15 +195,26 @@ def _baseline(axes: Axes, found: CellFinding, by: Price) -> None:
 
 @styled
 def marginals(study: GuidanceStudy, found: CellFinding, *, title: str) -> Figure:
-    """The share of every mode in the data, without guidance and with it."""
-    figure, axes = canvas(title, (7.2, 3.2), Margins(left=0.7, right=1.9, bottom=0.6, top=0.2))
+    """The share of every mode in the data, without guidance and with it, with 95% intervals."""
+    figure, axes = canvas(title, (7.2, 3.4), Margins(left=0.7, right=1.9, bottom=0.85, top=0.2))
     base = study.baseline(found.key)
     places = np.arange(len(study.probabilities))
     data = 100 * np.asarray(study.probabilities)
-    axes.bar(places - 0.2, 100 * base.scores.marginal, 0.38, color=FAINT, label="no guidance")
-    axes.bar(places + 0.2, 100 * found.scores.marginal, 0.38, color=_PALETTE[0], label="guided")
+    for x, cell, color, label in (
+        (places - 0.2, base, FAINT, "no guidance"),
+        (places + 0.2, found, _PALETTE[0], "guided"),
+    ):
+        scores = cell.scores
+        errors = np.where(np.isfinite(scores.marginal_errors), 196 * scores.marginal_errors, 0)
+        bars: dict[str, Any] = {"yerr": errors, "ecolor": INK, "error_kw": {"elinewidth": 0.8}}
+        axes.bar(x, 100 * scores.marginal, 0.38, color=color, label=label, **bars)
     axes.hlines(data, places - 0.45, places + 0.45, color=INK, linewidth=1.3, label="data")
-    axes.set_xticks(places, [short(name, 10) for name in study.mode_names])
+    names = [short(name, 10) for name in study.mode_names]
+    crowded = sum(map(len, names)) > _WORDS
+    axes.set_xticks(places, names)
+    if crowded:
+        for tick in axes.get_xticklabels():
+            tick.set(rotation=30, ha="right", rotation_mode="anchor")
     axes.set(xlabel="mode", ylabel="accepted samples (%)")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9, borderaxespad=0)
     return figure
@@ -243,7 +257,8 @@ def trajectories(
     for place, path in enumerate(paths):
         left = 0.75 + place * (side + gap)
         axes = figure.add_axes((left / total[0], 0.6 / total[1], side / total[0], side / total[1]))
-        axes.scatter(real[:, 0], real[:, 1], s=4, color=FAINT, linewidths=0, rasterized=True)
+        dot = 4 if len(real) > _FEW else 40
+        axes.scatter(real[:, 0], real[:, 1], s=dot, color=FAINT, linewidths=0, rasterized=True)
         if place == len(paths) - 1:
             axes.scatter(
                 ends[:, 0],

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from regimes.guidance.sampler import OnStep
 from regimes.samplers.edm import SampledDenoiser, SamplerConfig
 
 _START = 0.1
@@ -32,6 +33,7 @@ def sample_as_published(
     factor: float,
     group_size: int,
     step_noise: Callable[[], Tensor] | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Map latents to samples as the published code does; arguments as of ``guided_sample``.
 
@@ -46,6 +48,8 @@ def sample_as_published(
             x = x + (raised**2 - sigma**2).sqrt() * config.s_noise * step_noise()
             sigma = raised
         D = denoiser(x, sigma).to(torch.float64)
+        if on_step is not None:
+            on_step(float(sigma), x, D)
         push = factor * sigma * published_gradient(D, group_size)
         d = (x - D) / sigma - push
         x_next = x + (sigma_next - sigma) * d

@@ -17,9 +17,11 @@ import numpy.typing as npt
 from regimes.errors import BadSource, IdMismatch
 from regimes.images.arrays import ArraySource, open_digits, open_npy, open_npz, open_npz_folder
 from regimes.images.cifar import PARTS, Part, is_cifar10, open_cifar10
+from regimes.images.clips import PREFIX, open_clips
 from regimes.images.decode import SUFFIXES
 from regimes.images.folders import FolderSource, ZipSource
 from regimes.images.huggingface import HuggingFaceSource, is_huggingface
+from regimes.images.idx import is_idx, open_idx
 from regimes.images.parquet import ParquetSource
 from regimes.images.pixels import Images, with_channels
 
@@ -78,20 +80,29 @@ def open_source(spec: str) -> ImageSource:
             * a Hugging Face dataset on disk, one split
             * CIFAR-10's cifar-10-python.tar.gz, or its extracted folder: the training images;
               the test images with ``#test`` behind the path
+            * MNIST's folder of idx files, or one file of images; ``#test`` likewise
+
+            or clips of moving digits that are made here, see ``images.clips``: "clips:circle"
 
     Raises:
         BadSource: if the path does not exist, is of no known kind, or holds no image.
     """
     if spec == "digits":
         return open_digits()
+    if spec.startswith(PREFIX) and not Path(spec).exists():
+        return open_clips(spec)
     path, part = _split(spec)
     if not path.exists():
         raise BadSource(f"{spec}: no such file or folder; expected images, or the word 'digits'")
     source: ImageSource
     if is_cifar10(path):
         source = open_cifar10(path, part or "train")
+    elif is_idx(path):
+        source = open_idx(path, part)
     elif part is not None:
-        raise BadSource(f"{spec}: expected CIFAR-10 before '#{part}'; other sources have no parts")
+        raise BadSource(
+            f"{spec}: expected CIFAR-10 or MNIST before '#{part}'; other sources have no parts"
+        )
     else:
         source = _open_folder(path) if path.is_dir() else _open_file(path)
     if len(source.ids) == 0:

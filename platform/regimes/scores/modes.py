@@ -52,6 +52,21 @@ def marginal(modes: npt.NDArray[np.int64], num_modes: int) -> npt.NDArray[np.flo
     return np.bincount(kept, minlength=num_modes) / max(len(kept), 1)
 
 
+def marginal_errors(modes: npt.NDArray[np.int64], num_modes: int) -> npt.NDArray[np.float64]:
+    """Standard error of every share of ``marginal``, (K,); infinite for a single group.
+
+    Particles of a group are not independent of each other, groups are: the error is that of a ratio of
+    means over groups, sqrt(G / (G - 1) sum_g (n_gk - q_k n_g)^2) / n.
+    """
+    groups = len(modes)
+    counts = np.stack([(modes == k).sum(1) for k in range(num_modes)], 1)  # (G, K)
+    kept = counts.sum(1, keepdims=True)
+    if groups < 2 or kept.sum() == 0:
+        return np.full(num_modes, math.inf)
+    off = counts - counts.sum(0) / kept.sum() * kept
+    return np.sqrt(groups / (groups - 1) * (off**2).sum(0)) / kept.sum()
+
+
 def total_variation(q: npt.NDArray[np.float64], p: npt.NDArray[np.float64]) -> float:
     """1/2 sum |q - p|, from 0 to 1."""
     return float(np.abs(q - p).sum() / 2)
@@ -99,6 +114,8 @@ class ModeScores:
     """Distance to the mode or to the nearest real image; lower is better."""
     marginal: npt.NDArray[np.float64]
     """Share of every mode, (K,)."""
+    marginal_errors: npt.NDArray[np.float64]
+    """Standard error of every share, (K,), from its scatter between groups."""
     total_variation: float
     """Of the marginal from that of the data."""
     total_variation_null: float
@@ -125,6 +142,7 @@ def mode_scores(
         inliers=Mean.of((modes != REJECTED).mean(1)),
         quality=Mean.of(quality.mean(1)),
         marginal=shares,
+        marginal_errors=marginal_errors(modes, len(p)),
         total_variation=total_variation(shares, p),
         total_variation_null=total_variation_null(probabilities, int((modes != REJECTED).sum())),
     )

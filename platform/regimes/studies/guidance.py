@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Literal
 
@@ -64,6 +64,8 @@ class CellData:
     quality: npt.NDArray[np.float64]
     """(G, B)."""
     seconds: float
+    measures: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    """(G, B) each, by name: what else was measured of samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,8 @@ class Tolerance:
     """Drop of the share of accepted samples."""
     distance: float = 0.05
     """Growth of the distance from the data, as a share of the baseline's."""
+    least_distance: float = 0.0
+    """Growth of the distance that counts as none whatever the baseline's is: that may be 0."""
 
 
 Quality = Literal["kept", "worse", "open"]
@@ -94,6 +98,8 @@ class CellFinding:
     """Of the distance from the data."""
     seconds_ratio: float
     """Time beside the baseline's."""
+    measures: Mapping[str, Mean]
+    """Means over groups of what else was measured."""
     diversifies: bool
     """Whether the gain is more than chance."""
     quality: Quality
@@ -124,6 +130,9 @@ class GuidanceStudy:
     tolerance: Tolerance
     z: float
     """Half width of the intervals that decide, in standard errors."""
+    law_is_set: bool = False
+    """Whether the probabilities were set by who made the data, so that the share of a mode tells whether
+    its law was learned (the directions of clips)."""
 
     @property
     def guided(self) -> list[CellFinding]:
@@ -163,6 +172,7 @@ def study_guidance(
     *,
     mode_names: Sequence[str],
     tolerance: Tolerance,
+    law_is_set: bool = False,
 ) -> GuidanceStudy:
     """Compare every cell with its baseline.
 
@@ -171,6 +181,7 @@ def study_guidance(
         probabilities: of the modes in the data.
         mode_names: one word each.
         tolerance: what counts as unchanged quality.
+        law_is_set: see ``GuidanceStudy``.
 
     Raises:
         ValueError: if a baseline is missing.
@@ -187,6 +198,7 @@ def study_guidance(
         mode_names=mode_names,
         tolerance=tolerance,
         z=z,
+        law_is_set=law_is_set,
     )
 
 
@@ -202,7 +214,7 @@ def _finding(
     gain = Mean.of(distinct_modes(own.modes, count) - distinct_modes(base.modes, count))
     inliers = Mean.of((own.modes != REJECTED).mean(1) - (base.modes != REJECTED).mean(1))
     distance = Mean.of(own.quality.mean(1) - base.quality.mean(1))
-    allowed = tolerance.distance * float(base.quality.mean())
+    allowed = max(tolerance.distance * float(base.quality.mean()), tolerance.least_distance)
     return CellFinding(
         key=key,
         scores=mode_scores(own.modes, own.quality, probabilities),
@@ -210,6 +222,7 @@ def _finding(
         inlier_change=inliers,
         distance_change=distance,
         seconds_ratio=own.seconds / base.seconds if base.seconds > 0 else 1.0,
+        measures={name: Mean.of(values.mean(1)) for name, values in own.measures.items()},
         diversifies=gain.interval(z)[0] > 0,
         quality=_quality(inliers.interval(z), -tolerance.inliers, distance.interval(z), allowed),
     )

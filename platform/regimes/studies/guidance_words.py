@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from regimes.scores.modes import Mean
 from regimes.studies.guidance import CellFinding, GuidanceStudy
 
@@ -11,11 +13,9 @@ def answer(study: GuidanceStudy) -> list[str]:
     found = study.best or study.largest
     if found is None:
         return [_baseline_words(study.findings[0]), "No cell was guided: pass --factors above 0."]
-    return [
-        _headline(study),
-        _baseline_words(study.baseline(found.key)),
-        _marginal_words(study, found),
-    ]
+    base = study.baseline(found.key)
+    sentences = [_headline(study), _baseline_words(base), _marginal_words(study, found)]
+    return [*sentences, _law_words(study, base, found)] if study.law_is_set else sentences
 
 
 def title(study: GuidanceStudy) -> str:
@@ -80,6 +80,8 @@ def _baseline_words(base: CellFinding) -> str:
 
 def _marginal_words(study: GuidanceStudy, found: CellFinding) -> str:
     base = study.baseline(found.key)
+    if not (found.scores.inliers.value and base.scores.inliers.value):
+        return "No samples are accepted, so that nothing is known of the shares of modes."
     moved, before = found.scores.total_variation, base.scores.total_variation
     chance = found.scores.total_variation_null
     word = "leaves the shares of modes no farther from the data than they were"
@@ -91,6 +93,35 @@ def _marginal_words(study: GuidanceStudy, found: CellFinding) -> str:
         f"Guidance {word}: total variation {moved:.3f}, without guidance {before:.3f}; as many "
         f"independent draws would show {chance:.3f}."
     )
+
+
+def share(study: GuidanceStudy, found: CellFinding, mode: int = 0) -> Mean:
+    """Share of a mode among accepted samples."""
+    scores = found.scores
+    return Mean(float(scores.marginal[mode]), float(scores.marginal_errors[mode]))
+
+
+def holds(study: GuidanceStudy, found: CellFinding, mode: int = 0) -> bool:
+    """Whether the 95% interval of a mode's share holds its probability in the data."""
+    low, high = share(study, found, mode).interval()
+    return low <= study.probabilities[mode] <= high
+
+
+def _law_words(study: GuidanceStudy, base: CellFinding, found: CellFinding) -> str:
+    """What became of the law that the clips were made with, for its first direction."""
+    p, name = study.probabilities[0], study.mode_names[0]
+    words = list[str]()
+    for which, cell in (("Without guidance", base), (f"with {found.key.label}", found)):
+        low, high = share(study, cell).interval()
+        if not high < math.inf:
+            words.append(f"{which} too few samples are accepted to say how many go {name}")
+            continue
+        fits = "which holds" if holds(study, cell) else "which does not hold"
+        words.append(
+            f"{which} {share(study, cell).value:.3f} of accepted samples go {name} (95% interval "
+            f"{low:.3f} to {high:.3f}, {fits} the set {p:.3f})"
+        )
+    return f"{words[0]}; {words[1]}."
 
 
 def beware(study: GuidanceStudy) -> list[str]:
@@ -117,6 +148,18 @@ def beware(study: GuidanceStudy) -> list[str]:
         cautions.append(
             "Modes are not equally frequent in the data. Repulsion favours rare ones: read the total "
             "variation, which says how far the marginal moved, before the count."
+        )
+    if any(f.key.is_baseline and f.scores.inliers.value < 0.5 for f in study.findings):
+        cautions.append(
+            "Of samples without guidance fewer than half are accepted: the model, not its guidance, is what "
+            "limits the modes here. Train it for longer, or sample it with more steps."
+        )
+    if study.law_is_set:
+        cautions.append(
+            "A sample counts for a direction only if it lies within half the distance between the two "
+            "nearest exact next frames: a model that draws the digit badly covers no directions, whatever "
+            "its guidance. The published distance, to the frame moved by the measured shift, does not see "
+            "jumps of the wrong length."
         )
     groups = [f.scores.distinct for f in study.findings]
     if any(abs(g.error) > 0.25 for g in groups):

@@ -88,6 +88,7 @@ class NetworkConfig:
         img_channels: int,
         num_classes: int = 0,
         augment_dim: int = 0,
+        condition_channels: int = 0,
     ) -> Config:
         """The configuration for ``regimes.denoisers.unet.build.build_denoiser``.
 
@@ -96,6 +97,7 @@ class NetworkConfig:
             img_channels: 1 or 3.
             num_classes: classes of the data; at least 1 if ``conditional``, else not used.
             augment_dim: 9 if training augments, else 0.
+            condition_channels: channels of the frames that the network sees beside an image.
 
         Raises:
             ConfigError: if the network is conditional and there are no classes.
@@ -114,11 +116,27 @@ class NetworkConfig:
             "num_blocks": sizes.num_blocks,
             "attn_resolutions": list(sizes.attn_resolutions or ()),
             "dropout": self.dropout,
+            **({"condition_channels": condition_channels} if condition_channels else {}),
             **_KINDS[self.arch],
         }
 
     @property
     def loss(self) -> Loss:
-        """The loss that belongs to the preconditioning."""
-        losses: dict[str, Loss] = {"edm": EDMLoss(), "vp": VPLoss(), "ve": VELoss()}
+        """The published loss that belongs to the preconditioning."""
+        return self.loss_of(EDMLoss())
+
+    def loss_of(self, edm: EDMLoss) -> Loss:
+        """The loss that belongs to the preconditioning.
+
+        Args:
+            edm: what it is for edm.
+
+        Raises:
+            ConfigError: if that is changed, and the preconditioning has a law of its own.
+        """
+        losses: dict[str, Loss] = {"edm": edm, "vp": VPLoss(), "ve": VELoss()}
+        if self.precond != "edm" and edm != EDMLoss():
+            raise ConfigError(
+                f"p_mean, p_std: are of precond edm; {self.precond} has its own law of the noise level"
+            )
         return losses[self.precond]

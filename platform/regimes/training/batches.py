@@ -42,13 +42,22 @@ class Batch:
     """(B, 9) float32, how the images were augmented; None without augmentation."""
     class_labels: Tensor | None = None
     """(B, L) float32 one-hot rows; None if unconditional."""
+    frames: Tensor | None = None
+    """(B, condition_channels, H, W) float32 in [-1, 1], what the network sees; None if it sees nothing."""
 
     def __len__(self) -> int:
         return len(self.y)
 
     def slice(self, start: int, stop: int) -> Batch:
         """Samples ``start`` to ``stop`` of this batch."""
-        parts = (self.y, self.sigma, self.noise, self.conditions, self.class_labels)
+        parts = (
+            self.y,
+            self.sigma,
+            self.noise,
+            self.conditions,
+            self.class_labels,
+            self.frames,
+        )
         return Batch(*(None if p is None else p[start:stop] for p in parts))  # type: ignore[arg-type]
 
 
@@ -69,6 +78,8 @@ class BatchStream:
         xflip: whether the pipe mirrors half of the images left-right.
         labels: (N,) classes from 0, or None.
         num_classes: how many there are.
+        condition_channels: the first channels of an image are frames that the network sees: augmented as
+            the others are, without noise.
         device: where batches are put.
     """
 
@@ -83,8 +94,10 @@ class BatchStream:
         xflip: bool = True,
         labels: npt.NDArray[np.int64] | None = None,
         num_classes: int = 0,
+        condition_channels: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
+        self.condition_channels = condition_channels
         self.images, self.labels, self.num_classes = images, labels, num_classes
         self.batch_size, self.loss, self.seed = batch_size, loss, seed
         self.augment, self.xflip, self.device = augment, xflip, torch.device(device)
@@ -107,12 +120,14 @@ class BatchStream:
             augmentation = concatenate([d[2] for d in drawn])[inside]
             y = augmentation.apply(y)
             conditions = torch.from_numpy(augmentation.conditions()).to(self.device)
+        seen = self.condition_channels
         return Batch(
-            y,
+            y[:, seen:],
             torch.from_numpy(sigma).to(self.device),
             torch.from_numpy(noise).to(self.device),
             conditions,
             self._one_hot(index),
+            y[:, :seen] if seen else None,
         )
 
     def order(self, start: int, stop: int) -> npt.NDArray[np.int64]:
@@ -135,7 +150,7 @@ class BatchStream:
         """Noise levels, noise and augmentation of one block, always of all its 32 samples."""
         rng = keyed_generator("network", self.seed, step, block)
         _, height, width, channels = self.images.shape
-        noise = np.empty((BLOCK, channels, height, width), np.float32)
+        noise = np.empty((BLOCK, channels - self.condition_channels, height, width), np.float32)
         sigma = self.loss.draw_sigma(rng, BLOCK)
         augmentation = Augmentation.draw(rng, BLOCK, probability=self.augment, xflip=self.xflip)
         rng.standard_normal(out=noise, dtype=np.float32)

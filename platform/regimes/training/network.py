@@ -18,8 +18,9 @@ augmentation (each described where it is), and noise levels computed in float64.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -30,12 +31,13 @@ from torch import Tensor
 from regimes.denoisers.unet.build import UNetDenoiser, build_denoiser
 from regimes.errors import ConfigError
 from regimes.images.pixels import Images
+from regimes.later import LATER
 from regimes.noise import keyed_generator
 from regimes.training.architectures import NetworkConfig
 from regimes.training.augment import NUM_CONDITIONS
 from regimes.training.batches import Batch, BatchStream
 from regimes.training.dropout import KeyedDropout
-from regimes.training.loss import weighted_error
+from regimes.training.loss import EDMLoss, weighted_error
 from regimes.training.workers import Alone, Workers, share
 
 Precision = Literal["float32", "bf16", "fp16"]
@@ -67,6 +69,10 @@ class EDMTrainingConfig:
     """Arithmetic of the network: float32 (TF32 is off), or mixed with bf16 or fp16."""
     loss_scale: float = 1.0
     """Factor of the loss; matters to fp16, whose gradients can underflow."""
+    p_mean: float = field(default=-1.2, metadata=LATER)
+    """Mean of ln sigma in training, with precond edm; larger ones train more on high noise."""
+    p_std: float = field(default=1.2, metadata=LATER)
+    """Standard deviation of ln sigma."""
 
     def __post_init__(self) -> None:
         """Refuse what could not train."""
@@ -79,10 +85,19 @@ class EDMTrainingConfig:
                 raise ConfigError(f"{name}: expected 0 or more, got {value}")
         if not 0 <= self.augment <= 1:
             raise ConfigError(f"augment: expected a probability in [0, 1], got {self.augment}")
+        if not self.p_std > 0 or not np.isfinite([self.p_mean, self.p_std]).all():
+            raise ConfigError(
+                f"p_mean, p_std: expected numbers, p_std above 0, got {self.p_mean} and {self.p_std}"
+            )
         if self.precision not in ("float32", *_DTYPES):
             raise ConfigError(
                 f"precision: expected float32, bf16 or fp16, got {self.precision!r:.60}"
             )
+
+    @property
+    def edm_loss(self) -> EDMLoss:
+        """The loss of precond edm."""
+        return EDMLoss(p_mean=self.p_mean, p_std=self.p_std)
 
     @property
     def steps(self) -> int:
@@ -106,12 +121,15 @@ class NetworkTrainer:
     """State of a training run: weights, their average, Adam's moments and the step count.
 
     Args:
-        images: (N, S, S, C) uint8, the training set.
+        images: (N, S, S, C) uint8, the training set; with ``condition_channels`` windows of frames, (N,
+            S, S, condition_channels + C): a frame behind those that the network sees.
         network: which network.
         config: options that change what is learned.
         seed: of the initial weights, the batches and dropout.
         labels: (N,) int64 classes from 0, for a conditional network.
         num_classes: how many there are; the largest label plus 1 if not given.
+        condition_channels: the first channels of the images are seen by the network, without noise, and
+            the others learned.
         device: where to compute.
         microbatch: most images to compute at once; None takes this worker's whole share.
         workers: this process among those that train the network together.
@@ -132,10 +150,12 @@ class NetworkTrainer:
         seed: int,
         labels: npt.NDArray[np.int64] | None = None,
         num_classes: int | None = None,
+        condition_channels: int = 0,
         device: torch.device | str = "cpu",
         microbatch: int | None = None,
         workers: Workers | None = None,
     ) -> None:
+        self.condition_channels = condition_channels
         self.config, self.seed, self.device = config, seed, torch.device(device)
         self.workers: Workers = workers or Alone()
         self.microbatch = config.batch_size if microbatch is None else microbatch
@@ -145,10 +165,12 @@ class NetworkTrainer:
             labels, num_classes = None, 0
         elif labels is not None and num_classes is None:
             num_classes = int(labels.max()) + 1
-        self.denoiser = _initial_denoiser(images, network, config, seed, num_classes or 0)
+        self.denoiser = _initial_denoiser(
+            images, network, config, seed, num_classes or 0, condition_channels
+        )
         self.denoiser.train().to(self.device)
         self.dropout = KeyedDropout(self.denoiser.network, seed)
-        self.loss = network.loss
+        self.loss = network.loss_of(config.edm_loss)
         self.batches = BatchStream(
             images,
             batch_size=config.batch_size,
@@ -158,6 +180,7 @@ class NetworkTrainer:
             xflip=config.xflip,
             labels=labels,
             num_classes=num_classes or 0,
+            condition_channels=condition_channels,
             device=self.device,
         )
         self._parameters: dict[str, Tensor] = dict(self.denoiser.network.named_parameters())
@@ -172,6 +195,11 @@ class NetworkTrainer:
             raise ConfigError(
                 f"images: expected square ones, got {len(images)} of "
                 f"{images.shape[1]}x{images.shape[2]}; choose a size to crop them to"
+            )
+        if not 0 <= self.condition_channels < images.shape[3]:
+            raise ConfigError(
+                f"condition_channels: expected fewer than the {images.shape[3]} channels of a window of "
+                f"frames, got {self.condition_channels}"
             )
         if self.microbatch < 1:
             raise ConfigError(f"microbatch: expected at least 1, got {self.microbatch}")
@@ -236,9 +264,12 @@ class NetworkTrainer:
     def _error(self, batch: Batch) -> Tensor:
         """(B,) weighted errors, the network in the arithmetic of the configuration."""
         dtype = _DTYPES.get(self.config.precision)
+        denoiser = self.denoiser
+        if batch.frames is not None:
+            denoiser = functools.partial(denoiser, condition=batch.frames)  # type: ignore[assignment]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             return weighted_error(
-                self.denoiser,
+                denoiser,
                 self.loss,
                 batch.y,
                 batch.sigma,
@@ -300,13 +331,19 @@ class NetworkTrainer:
 
 
 def _initial_denoiser(
-    images: Images, network: NetworkConfig, config: EDMTrainingConfig, seed: int, num_classes: int
+    images: Images,
+    network: NetworkConfig,
+    config: EDMTrainingConfig,
+    seed: int,
+    num_classes: int,
+    condition_channels: int,
 ) -> UNetDenoiser:
     """A network whose initial weights depend on the seed alone; torch's generator is left alone."""
     _, size, _, channels = images.shape
     build_config = network.build_config(
         img_resolution=size,
-        img_channels=channels,
+        img_channels=channels - condition_channels,
+        condition_channels=condition_channels,
         num_classes=num_classes,
         augment_dim=NUM_CONDITIONS if config.augment else 0,
     )

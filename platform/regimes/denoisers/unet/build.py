@@ -2,8 +2,9 @@
 
 A configuration is a flat dict of JSON values. ``preconditioning`` is one of EDMPrecond, VPPrecond,
 VEPrecond and iDDPMPrecond; ``model_type`` is SongUNet or DhariwalUNet; ``img_resolution``,
-``img_channels``, ``label_dim`` and the numbers of the preconditioning follow; every other key
-is a field of the network's configuration. What is not given has EDM's default.
+``img_channels``, ``label_dim``, the numbers of the preconditioning and, for networks that continue clips,
+``condition_channels`` follow; every other key is a field of the network's configuration. What is not
+given has EDM's default.
 """
 
 from __future__ import annotations
@@ -66,7 +67,14 @@ _KINDS = {
 }
 PRECONDITIONINGS = {name: kind.parameters for name, kind in _KINDS.items()}
 """Names of the preconditioning classes, and the numbers each takes."""
-_COMMON = ("preconditioning", "img_resolution", "img_channels", "label_dim", "use_fp16")
+_COMMON = (
+    "preconditioning",
+    "img_resolution",
+    "img_channels",
+    "condition_channels",
+    "label_dim",
+    "use_fp16",
+)
 
 
 class UNetDenoiser(Denoiser):
@@ -89,6 +97,7 @@ class UNetDenoiser(Denoiser):
         self.img_resolution = int(config["img_resolution"])
         self.img_channels = int(config["img_channels"])
         self.label_dim = int(config.get("label_dim", 0))
+        self.condition_channels = int(config.get("condition_channels", 0))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -196,7 +205,7 @@ def _network(kind: _Kind, config: Config) -> nn.Module:
     channels, outputs = config["img_channels"], kind.outputs
     options |= {
         "img_resolution": config["img_resolution"],
-        "in_channels": channels,
+        "in_channels": _with_condition(channels, config.get("condition_channels", 0)),
         "out_channels": channels * outputs if isinstance(channels, int) else channels,
         "label_dim": config.get("label_dim", 0),
     }
@@ -207,6 +216,13 @@ def _network(kind: _Kind, config: Config) -> nn.Module:
     raise ConfigError(
         f"model_type: expected 'SongUNet' or 'DhariwalUNet', got {config['model_type']!r:.60}"
     )
+
+
+def _with_condition(channels: object, condition: object) -> object:
+    """Input channels; what is no integer is refused where the network's configuration is checked."""
+    if not isinstance(condition, int) or isinstance(condition, bool) or condition < 0:
+        raise ConfigError(f"condition_channels: expected 0 or more, got {condition!r:.60}")
+    return channels + condition if isinstance(channels, int) else channels
 
 
 def _options(cls: type[Any], options: Config) -> Any:
