@@ -180,7 +180,9 @@ class Pool:
             return self._fresh.popleft()
         if self._again and len(self._alive()) == 1:
             return self._again.popleft()
-        if self._again and all(u.failed_in >= {s.number for s in self._alive()} for u in self._again):
+        if self._again and all(
+            u.failed_in >= {s.number for s in self._alive()} for u in self._again
+        ):
             return self._again.popleft()
         return None if slot.running else self._straggling(slot)
 
@@ -267,7 +269,9 @@ class Pool:
             yield unit, None
         slot.given_up = slot.failures >= FAILURES
         if not self._alive():
-            raise RuntimeError(GIVE_UP.format(len(self._slots), FAILURES, describe(error))) from error
+            raise RuntimeError(
+                GIVE_UP.format(len(self._slots), FAILURES, describe(error))
+            ) from error
 
     def _set_aside(self, unit: _Unit, error: BaseException) -> None:
         self._poisoned.append((self._name(unit.recipe, unit.unit), error))
