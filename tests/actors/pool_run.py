@@ -75,7 +75,8 @@ def main() -> None:
     ray = runtime.start()
     remote = ray.remote(Worker).options(num_cpus=1, max_restarts=0, max_task_retries=0)
     ways = (
-        "dies once", "dies at five", "always dies", "raises at five", "never starts", "not finite at five", "full disk", "hangs once", "short",
+        "dies once", "dies at five", "always dies", "raises at five", "never starts",
+        "not finite at five", "full disk", "hangs once", "short",
     )  # fmt: skip
     for how in ways:
         folder = base / how

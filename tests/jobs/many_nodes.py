@@ -26,12 +26,14 @@ def free_port() -> int:
 def main() -> None:
     """Start, obey, stop."""
     folder = tempfile.mkdtemp(prefix="rn-", dir="/tmp")  # short: sockets go there
+    os.environ["RAY_TMPDIR"] = folder  # or others would join this cluster by Ray's default
+    os.makedirs(f"{folder}/ray")
     from ray.cluster_utils import Cluster
 
     port = free_port()
     head = {
         "num_cpus": 1, "include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port,
-        "temp_dir": folder, "object_store_memory": 10**8,
+        "object_store_memory": 10**8,
     }  # fmt: skip
     cluster = Cluster(initialize_head=True, head_node_args=head)
     node = {"num_cpus": 1, "object_store_memory": 10**8}

@@ -102,9 +102,9 @@ def drivers(nodes):
     found = []
     for process in psutil.process_iter(["cmdline", "cwd", "environ"]):
         line = process.info["cmdline"] or []
-        if "jobs/memorization.py" in line and "submit" not in line:
-            if str(process.info["cwd"]).startswith(str(nodes.folder)):
-                found.append(process)
+        is_driver = "jobs/memorization.py" in line and "submit" not in line
+        if is_driver and str(process.info["cwd"]).startswith(str(nodes.folder)):
+            found.append(process)
     return found
 
 

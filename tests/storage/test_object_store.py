@@ -82,9 +82,14 @@ def test_a_file_of_many_parts_appears_whole(folder):
 
 def test_an_upload_that_is_given_up_leaves_no_file(folder):
     place = Location(folder)
-    with pytest.raises(ValueError, match="changed my mind"), place.create("half") as stream:
-        stream.write(b"x" * 1000)
-        raise ValueError("changed my mind")
+
+    def half():
+        with place.create("half") as stream:
+            stream.write(b"x" * 1000)
+            raise ValueError("changed my mind")
+
+    with pytest.raises(ValueError, match="changed my mind"):
+        half()
     assert place.sizes() == {}
 
 
