@@ -120,6 +120,7 @@ class Pool:
                     left -= 1
                     if entry is not None:
                         yield unit.recipe, entry
+            self._drain()  # of second copies, lest they be killed while they write
             if self._poisoned:
                 raise report(self._poisoned)
         except Exception:

@@ -15,6 +15,7 @@ import io
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from regimes.storage.retries import persist
 
 _PYARROW_SCHEMES = ("s3", "gs", "gcs")
 _SPOOL_BYTES = 64 * 2**20
+_STALE_S = 600.0  # a file that nobody has written to for so long is nobody's
 
 
 class Location:
@@ -174,6 +176,14 @@ class Location:
             for i in self._list()
             if i.type == pafs.FileType.File and ".tmp-" not in i.base_name
         }
+
+    def sweep(self) -> None:
+        """Delete the temporary files that processes which were killed left in the folder long ago."""
+        if self.is_local:
+            for info in self._list():
+                age_s = time.time() - (info.mtime_ns or time.time_ns()) / 1e9
+                if ".tmp-" in info.base_name and age_s > _STALE_S:
+                    self.delete(info.base_name)
 
     def names(self) -> list[str]:
         """Paths of all files below the folder, relative to it, sorted; empty if there is no folder."""
