@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -138,50 +138,87 @@ def listing(runs: Iterable[Run]) -> pa.Table:
 
 
 def compare(first: Run, second: Run) -> tuple[pa.Table, str]:
-    """Two runs' scores, joined by everything but what was measured; and what came of it in words.
+    """Two runs' numbers, joined by everything but what was measured; and what came of it in words.
 
-    A row says for each score both values, their difference, and whether the intervals are apart.
+    A row says for each number both values, their difference, and whether the intervals are apart.
 
     Raises:
-        ConfigError: if the tables have no scores, or not the same columns.
+        ConfigError: if the tables have not the same columns, or nothing in common.
     """
     tables = [first.table(), second.table()]
-    names = [set(table.column_names) for table in tables]
-    if "value" not in names[0] or names[0] != names[1]:
+    names = [table.column_names for table in tables]
+    if set(names[0]) != set(names[1]):
         raise ConfigError(
-            f"--compare: expected two runs of one job with scores, got {first.label} "
-            f"({', '.join(sorted(names[0]))}) and {second.label} ({', '.join(sorted(names[1]))})"
+            f"--compare: expected two runs of one job, got {first.label} ({', '.join(names[0])}) and "
+            f"{second.label} ({', '.join(names[1])})"
         )
-    keys = [c for c in tables[0].column_names if c not in (*_MEASURED, *_ABOUT)]
+    keys = _keys(tables)
     sides = [_by_key(table, keys, run) for table, run in zip(tables, (first, second), strict=True)]
     common = [key for key in sides[0] if key in sides[1]]
-    rows = [dict(zip(keys, k, strict=True)) | _pair(sides[0][k], sides[1][k]) for k in common]
+    rows = [
+        {name: sides[0][key][name] for name in keys} | pair
+        for key in common
+        for pair in _pairs(sides[0][key], sides[1][key], keys)
+    ]
     alone = [len(side) - len(common) for side in sides]
     apart = sum(row["apart"] is True for row in rows)
     note = (
-        f"{len(rows)} scores in both runs, of which {apart} have intervals that do not overlap; "
-        f"{alone[0]} only in {first.label}, {alone[1]} only in {second.label}"
+        f"{len(rows)} numbers in both runs, of which {apart} have intervals that do not overlap; "
+        f"{alone[0]} rows only in {first.label}, {alone[1]} only in {second.label}"
     )
     if not rows:
         raise ConfigError(f"--compare: {note}")
     return pa.Table.from_pylist(rows), note
 
 
+def _keys(tables: Sequence[pa.Table]) -> list[str]:
+    """Columns that say what a row is about: of a table of scores all but what was measured.
+
+    Of other tables those that hold no real numbers, and as many of the others as make rows unique.
+    """
+    names = tables[0].column_names
+    if "value" in names:
+        return [name for name in names if name not in (*_MEASURED, *_ABOUT)]
+    real = [n for n in names if pa.types.is_floating(tables[0].schema.field(n).type)]
+    keys = [name for name in names if name not in real]
+    for name in real:
+        rows = [table.select(keys).to_pylist() if keys else [] for table in tables]
+        if keys and all(len({str(row) for row in found}) == len(found) for found in rows):
+            break
+        keys.append(name)
+    return keys
+
+
 def _by_key(table: pa.Table, keys: Sequence[str], run: Run) -> dict[tuple[Any, ...], Any]:
     rows = table.to_pylist()
-    found = {tuple(row[key] for key in keys): row for row in rows}
+    found = {tuple(str(row[key]) for key in keys): row for row in rows}
     if len(found) < len(rows):
         raise ConfigError(f"--compare: {run.label} has several rows for one score")
     return found
 
 
-def _pair(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    a, b = first["value"], second["value"]
-    difference = None if a is None or b is None else b - a
-    found = {"first": a, "second": b, "difference": difference, "apart": None}
-    if all(row.get(end) is not None for row in (first, second) for end in ("low", "high")):
-        found["apart"] = first["low"] > second["high"] or second["low"] > first["high"]
-    return found
+def _pairs(
+    first: Mapping[str, Any], second: Mapping[str, Any], keys: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """What was measured in both rows, number by number."""
+    if "value" in first:
+        yield _pair(first["value"], second["value"]) | {"apart": _apart(first, second)}
+        return
+    for name in first:
+        if name not in keys:
+            yield {"measured": name} | _pair(first[name], second[name]) | {"apart": None}
+
+
+def _pair(first: float | None, second: float | None) -> dict[str, Any]:
+    difference = None if first is None or second is None else second - first
+    return {"first": first, "second": second, "difference": difference}
+
+
+def _apart(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | None:
+    """Whether two intervals do not overlap; None if one is not known."""
+    if any(row.get(end) is None for row in (first, second) for end in ("low", "high")):
+        return None
+    return bool(first["low"] > second["high"] or second["low"] > first["high"])
 
 
 def as_text(table: pa.Table) -> str:

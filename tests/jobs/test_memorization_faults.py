@@ -59,7 +59,9 @@ def test_after_a_killed_driver_the_same_command_does_the_rest_only(
 ) -> None:
     _, left, text = disturbed
     assert counts(text, "train") == (MODELS, 0)
-    assert counts(text, "sample") == (left, 16 * 400 // 20 - left)
+    kept, made = counts(text, "sample")
+    assert kept >= left > 60  # what ran when the driver died could still end
+    assert kept + made == 16 * 400 // 20
 
 
 def test_two_drivers_on_one_output_at_once_leave_what_one_would(

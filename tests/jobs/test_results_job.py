@@ -97,11 +97,25 @@ def test_two_runs_are_joined_by_what_was_asked_and_compared_by_what_was_found(ou
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["score", "n", "first", "second", "difference", "apart"]
     assert lines[1].split() == ["gl", "16", "0.1", "0.3", "0.2", "yes"]
-    assert "3 scores in both runs, of which 3 have intervals that do not overlap" in lines[-1]
+    assert "3 numbers in both runs, of which 3 have intervals that do not overlap" in lines[-1]
     assert results.main([output, "--compare", "memorization/seed0", "guidance/ring"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert "2 scores in both runs, of which 0 " in last
-    assert "1 only in memorization/seed0, 0 only in guidance/ring" in last
+    assert "2 numbers in both runs, of which 0 " in last
+    assert "1 rows only in memorization/seed0, 0 only in guidance/ring" in last
+
+
+def test_tables_of_settings_and_measures_are_compared_measure_by_measure(tmp_path, capsys):
+    for name, shift in (("a", 0.0), ("b", 0.25)):
+        rows = [
+            {"kernel": "rbf", "factor": f, "modes": 6.0 + f + shift, "spent": 1.0}
+            for f in (0.0, 9.0)
+        ]
+        write(Location(str(tmp_path)).child(f"guidance/{name}"), pa.Table.from_pylist(rows), "")
+    assert results.main([str(tmp_path), "--compare", "a", "b"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["kernel", "factor", "measured", "first", "second", "difference"]
+    assert lines[1] == ["rbf", "0", "modes", "6", "6.25", "0.25"]
+    assert lines[4] == ["rbf", "9", "spent", "1", "1", "0"]
 
 
 @pytest.mark.parametrize(
