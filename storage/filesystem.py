@@ -181,8 +181,8 @@ class Location:
         """Delete the temporary files that processes which were killed left in the folder long ago."""
         if self.is_local:
             for info in self._list():
-                age_s = time.time() - (info.mtime_ns or time.time_ns()) / 1e9
-                if ".tmp-" in info.base_name and age_s > _STALE_S:
+                written_s = time.time() if info.mtime_ns is None else info.mtime_ns / 1e9
+                if ".tmp-" in info.base_name and time.time() - written_s > _STALE_S:
                     self.delete(info.base_name)
 
     def names(self) -> list[str]:
