@@ -14,7 +14,7 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -98,7 +98,9 @@ class Pool:
         self._seconds: deque[float] = deque(maxlen=200)  # that units took
         self._poisoned: list[tuple[str, BaseException]] = []
 
-    def run(self, ask: Ask, work: Sequence[tuple[int, int]]) -> Iterator[tuple[int, FileEntry]]:
+    def run(
+        self, ask: Ask, work: Sequence[tuple[int, int]]
+    ) -> Generator[tuple[int, FileEntry], None, None]:
         """Do all units; yields (recipe, entry) as they are done, each once.
 
         Args:
