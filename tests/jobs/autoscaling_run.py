@@ -57,7 +57,7 @@ def generate(output: Path, replicas: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [
             sys.executable, str(ROOT / "jobs" / "generate.py"), "--model", "empirical:digits",
-            "--seeds", "0-7999", "--batch-size", "50", "--num-steps", "25", "--format", "npz",
+            "--seeds", "0-7999", "--batch-size", "50", "--num-steps", "250", "--format", "npz",
             "--output", str(output), "--device", "cpu", "--replicas", str(replicas),
         ],
         stdout=sys.stderr,

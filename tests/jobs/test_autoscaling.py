@@ -51,7 +51,7 @@ def test_one_node_becomes_three_for_a_job_and_one_again_after_it(watched):
 def test_samples_are_those_of_a_run_without_a_cluster(watched, tmp_path: Path):
     run_job(
         "generate", "--model", "empirical:digits", "--seeds", "0-7999", "--batch-size", "50",
-        "--num-steps", "25", "--format", "npz", "--output", str(tmp_path), "--device", "cpu",
+        "--num-steps", "250", "--format", "npz", "--output", str(tmp_path), "--device", "cpu",
     )  # fmt: skip
     found = hashlib.sha256((tmp_path / "samples.npz").read_bytes()).hexdigest()
     assert found == watched["sha256"]

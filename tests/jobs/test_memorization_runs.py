@@ -98,7 +98,7 @@ def test_on_a_failing_object_store_the_job_ends_with_the_same_bytes(
 ) -> None:
     with object_store() as server:
         server.faults(share=0.1, names=["manifest.json"])
-        run(f"s3://{BUCKET}/digits", env=server.environment)
+        finish(start(f"s3://{BUCKET}/digits", env=server.environment))
         refused = server.faults()
         server.faults(share=0.0)
         place = Location(f"s3://{BUCKET}/digits")
