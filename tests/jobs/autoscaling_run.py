@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PORT = 6399
+PORT = 6379  # where the nodes of the fake provider look for the head
 WORKERS = 2
 CONFIG = {
     "cluster_name": "fake", "max_workers": WORKERS, "upscaling_speed": 1.0, "idle_timeout_minutes": 0.1,
