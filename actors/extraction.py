@@ -39,6 +39,8 @@ from regimes.storage.features import (
 )
 
 WAITING_BYTES = 48 * 2**20  # of decoded images between the stages, per actor
+MAX_RESTARTS = 100  # of an actor; Ray Data's own default has no end
+ATTEMPTS = 5  # of a unit under which actors die
 IN_FLIGHT = 2  # units per actor: one running, one waiting, so that no actor idles
 
 
@@ -314,6 +316,8 @@ def _stream(
             batch_format="pyarrow",
             num_cpus=plan.actor_cpus,
             num_gpus=plan.actor_gpus,
+            max_restarts=MAX_RESTARTS,
+            max_task_retries=ATTEMPTS - 1,
             compute=ray.data.ActorPoolStrategy(
                 size=plan.actors, max_tasks_in_flight_per_actor=IN_FLIGHT
             ),

@@ -6,10 +6,11 @@ from there without a copy.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from regimes.actors.replicas import ModelHolder, ReplicaOptions, hand_out, start_actors
+from regimes.actors.replicas import ModelHolder, ReplicaOptions, start_pool
 from regimes.actors.runtime import RayRuntime
 from regimes.storage.artifacts import FileEntry, Store
 from regimes.storage.denoisers import Loaded, load_denoiser
@@ -56,14 +57,18 @@ def linearise(
         entries[i], missing = split_work(store, recipe)
         work += [(i, unit) for unit in missing]
     if work:
-        actors = start_actors(runtime, Lineariser, store.root.uri, len(work), options)
         shared = runtime.start().put(chosen)
 
         def ask(actor: Any, i: int, unit: int) -> Any:
             return actor.measure.remote(recipes[i], unit, shared)
 
-        for i, entry in hand_out(actors, ask, work):
-            entries[i].append(entry)
-            on_unit()
+        def name(i: int, unit: int) -> str:
+            return f"Jacobians of {recipes[i].denoiser.label}, unit {unit}"
+
+        pool = start_pool(runtime, Lineariser, store.root.uri, len(work), options, name)
+        with contextlib.closing(pool.run(ask, work)) as done:
+            for i, entry in done:
+                entries[i].append(entry)
+                on_unit()
     for i, recipe in enumerate(recipes):
         store.artifact(recipe).finish(entries[i])

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from regimes.actors.pool import Pool
 from regimes.actors.runtime import RayRuntime
 from regimes.pipelines.schedulers import SchedulerConfig
 from regimes.storage.artifacts import FileEntry, Store
 from regimes.storage.samples import SamplesRecipe, load_model, make_samples, split_work
 
-IN_FLIGHT = 2  # units per replica: one running, one waiting, so that no replica idles
-MAX_RESTARTS = 3
-
 T = TypeVar("T")
 
 
 class ModelHolder:
-    """Holds one model on one device; a plain class, made remote by ``start_actors``.
+    """Holds one model on one device; a plain class, made remote by ``start_pool``.
 
     Args:
         root: location of the store.
@@ -90,69 +89,58 @@ def generate(
         entries[i], missing = split_work(store, recipe)
         work += [(i, unit) for unit in missing]
     if work:
-        actors = start_actors(runtime, Replica, store.root.uri, len(work), options)
 
         def ask(actor: Any, i: int, unit: int) -> Any:
             return actor.make.remote(recipes[i], unit)
 
-        for i, entry in hand_out(actors, ask, work):
-            entries[i].append(entry)
-            on_unit()
+        def name(i: int, unit: int) -> str:
+            return f"samples of {recipes[i].denoiser.label}, {_seeds(recipes[i].unit_seeds(unit))}"
+
+        pool = start_pool(runtime, Replica, store.root.uri, len(work), options, name)
+        with contextlib.closing(pool.run(ask, work)) as done:
+            for i, entry in done:
+                entries[i].append(entry)
+                on_unit()
     for i, recipe in enumerate(recipes):
         store.artifact(recipe).finish(entries[i])
 
 
-def start_actors(
-    runtime: RayRuntime, kind: type, root: str, num_units: int, options: ReplicaOptions
-) -> list[Any]:
-    """Actors of a class that takes (root, device) and has ``ready``: as many as there is work for."""
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seeds {seeds[0]} to {seeds[-1]}"
+
+
+def start_pool(
+    runtime: RayRuntime,
+    kind: type,
+    root: str,
+    num_units: int,
+    options: ReplicaOptions,
+    name: Callable[[int, int], str],
+) -> Pool:
+    """A pool of actors of a class that takes (root, device) and has ``ready``: as many as there is work for.
+
+    Args:
+        runtime: where to run.
+        kind: the class.
+        root: location of the store.
+        num_units: what there is to do.
+        options: how many replicas, and where.
+        name: (recipe, unit) -> what a unit is called in an error.
+
+    Raises:
+        ConfigError: if a GPU is asked for on a machine that has none.
+    """
     ray = runtime.start()
     on_gpu = options.device == "gpu" or (options.device == "auto" and runtime.gpus > 0)
+    if on_gpu:
+        runtime.require_gpus(options.gpus_each)
     room = max(1, int(runtime.gpus / options.gpus_each)) if on_gpu else runtime.cpus
     remote = ray.remote(kind).options(
         num_cpus=0 if on_gpu else 1,
         num_gpus=options.gpus_each if on_gpu else 0,
-        max_restarts=MAX_RESTARTS,
-        max_task_retries=MAX_RESTARTS,
+        max_restarts=0,  # the pool replaces actors, and tries their units elsewhere
+        max_task_retries=0,
     )
     device = "cuda" if on_gpu else "cpu"
-    return [remote.remote(root, device) for _ in range(min(options.count or room, num_units))]
-
-
-def hand_out(
-    actors: Sequence[Any], ask: Callable[[Any, int, int], Any], work: Sequence[tuple[int, int]]
-) -> Iterator[tuple[int, FileEntry]]:
-    """Hand out units, at most ``IN_FLIGHT`` per actor; yields (recipe, entry) as they are done.
-
-    Args:
-        actors: as ``start_actors`` gives them.
-        ask: (actor, recipe, unit) -> a reference to the unit's entry.
-        work: (recipe, unit) of every unit.
-
-    Only actors that have answered get work: one for which there is no room stays pending (which is
-    what an autoscaling cluster grows by) and must not hold units meanwhile.
-    """
-    import ray
-
-    queue = iter(work)
-    pending = {actor.ready.remote(): actor for actor in actors}
-    running: dict[Any, tuple[int, Any]] = {}
-
-    def submit(actor: Any) -> None:
-        for i, unit in queue:
-            running[ask(actor, i, unit)] = (i, actor)
-            return
-
-    left = len(work)
-    while left:
-        (done,), _ = ray.wait([*running, *pending], num_returns=1)
-        if done in pending:
-            ray.get(done)
-            actor = pending.pop(done)
-            for _ in range(IN_FLIGHT):
-                submit(actor)
-            continue
-        i, actor = running.pop(done)
-        submit(actor)
-        left -= 1
-        yield i, ray.get(done)
+    size = min(options.count or room, num_units)
+    return Pool(ray, lambda: remote.remote(root, device), size, name)

@@ -107,6 +107,21 @@ class RayRuntime:
         """GPUs of the machine or cluster."""
         return self._resource("GPU")
 
+    def require_gpus(self, share: float) -> None:
+        """Refuse to wait for what will not come; a cluster may start nodes that have GPUs.
+
+        Args:
+            share: GPUs that one worker asks for.
+
+        Raises:
+            ConfigError: if this is one machine, and it has none.
+        """
+        if os.environ.get("RAY_ADDRESS", "local") == "local" and self.gpus < share:
+            raise ConfigError(
+                f"--device gpu: expected a machine with a GPU, found {self.gpus:g}; pass --device "
+                "cpu, or submit the job to a cluster (README, On a cluster)"
+            )
+
     def _resource(self, name: str) -> float:
         resources: dict[str, float] = self.start().cluster_resources()
         return float(resources.get(name, 0))
@@ -143,6 +158,7 @@ def hushed() -> Iterator[None]:
 def _quiet_environment() -> dict[str, str]:
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of units that are tried again elsewhere
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import TrainedRecipe, train
 
 MAX_FAILURES = 3
+BACKOFF_S = 1.0  # before a trial is started again; doubled every time
 
 T = TypeVar("T")
 Report = Callable[[int, dict[str, float]], None]
@@ -96,6 +98,17 @@ def run_trials(
                 stopped.append(result["stopped"])
             elif "values" in result:
                 on_report(result["config"]["trial"], result["step"], result["values"])
+
+        def on_trial_error(
+            self, iteration: int, trials: list[Any], trial: Any, **info: Any
+        ) -> None:
+            self.on_trial_recover(iteration, trials, trial)
+
+        def on_trial_recover(
+            self, iteration: int, trials: list[Any], trial: Any, **info: Any
+        ) -> None:
+            if trial.num_failures <= MAX_FAILURES:
+                time.sleep(BACKOFF_S * 2.0 ** (trial.num_failures - 1))
 
     device = "cuda" if gpus_each else "cpu"
 

@@ -145,6 +145,7 @@ class Artifact:
 
     def finish(self, entries: Iterable[FileEntry]) -> None:
         """Declare the artifact complete with exactly these files."""
+        self.location.sweep()
         files = [dataclasses.asdict(e) for e in sorted(entries, key=lambda e: e.name)]
         self.location.write(RECIPE, to_json(self.recipe).encode())
         self.location.write(MANIFEST, to_json({"files": files}).encode())

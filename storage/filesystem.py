@@ -2,30 +2,36 @@
 
 A location is a path or a URI. Local paths, s3:// and gs:// are served by pyarrow; every other
 scheme by the fsspec package that registers it. A file appears whole or not at all: local files are
-written under a temporary name and renamed, object stores receive one put.
+written under a temporary name and renamed, object stores receive one put. What may work the next time
+is tried again for a while (see ``retries``), then named.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import io
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import fsspec
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from regimes.errors import StorageFailure
+from regimes.storage.retries import persist
 
 _PYARROW_SCHEMES = ("s3", "gs", "gcs")
 _SPOOL_BYTES = 64 * 2**20
+_STALE_S = 600.0  # a file that nobody has written to for so long is nobody's
 
 
 class Location:
@@ -67,9 +73,27 @@ class Location:
             FileNotFoundError: if it does not exist.
             StorageFailure: if it cannot be read.
         """
-        try:
+
+        def attempt() -> bytes:
             with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
                 return bytes(stream.read())
+
+        try:
+            return persist(attempt)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError(f"{self.uri}/{name}") from error
+        except OSError as error:
+            raise StorageFailure(f"{self.uri}/{name}: cannot be read ({_reason(error)})") from error
+
+    def chunks(self, name: str, size: int) -> Iterator[bytes]:
+        """Content of a large file, ``size`` bytes at a time; errors as of ``read``."""
+        try:
+            with persist(lambda: self.filesystem.open_input_file(f"{self.path}/{name}")) as file:
+                start, end = 0, file.size()
+                while start < end:
+                    chunk = persist(functools.partial(file.read_at, min(size, end - start), start))
+                    start += len(chunk)
+                    yield chunk
         except (FileNotFoundError, NotADirectoryError) as error:
             raise FileNotFoundError(f"{self.uri}/{name}") from error
         except OSError as error:
@@ -81,8 +105,9 @@ class Location:
         Raises:
             StorageFailure: if the place is read-only, full or out of reach; nothing is left behind.
         """
-        with self.create(name) as stream:
-            stream.write(data)
+        put = self._write_local if self.is_local else self._put
+        with self._named(name):
+            persist(lambda: put(name, io.BytesIO(data)))
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
@@ -91,57 +116,96 @@ class Location:
         Raises:
             StorageFailure: as ``write``.
         """
-        target = f"{self.path}/{name}"
-        temporary = f"{target}.tmp-{uuid.uuid4().hex}" if self.is_local else target
-        try:
-            self.filesystem.create_dir(os.path.dirname(target), recursive=True)
+        with self._named(name):
             if self.is_local:
-                with self.filesystem.open_output_stream(temporary) as stream:
+                with self._renamed(name) as stream:
                     yield stream
-                os.replace(temporary, target)
-            else:  # closing a put half-way would leave half a file: collect, then put
-                with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-                    yield cast("BinaryIO", spool)
-                    spool.seek(0)
-                    with self.filesystem.open_output_stream(target) as stream:
-                        shutil.copyfileobj(spool, stream, _SPOOL_BYTES)
+                return
+            # Closing a put half-way would leave half a file: collect, then put.
+            with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+                yield cast("BinaryIO", spool)
+                persist(lambda: self._put(name, cast("BinaryIO", spool)))
+
+    @contextlib.contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise StorageFailure(
                 f"{self.uri}/{name}: cannot be written ({_reason(error)}); free space, fix the "
                 "permissions, or choose another --output, then run the same command again"
             ) from error
+
+    def _write_local(self, name: str, content: BinaryIO) -> None:
+        content.seek(0)
+        with self._renamed(name) as stream:
+            shutil.copyfileobj(content, stream, _SPOOL_BYTES)
+
+    @contextlib.contextmanager
+    def _renamed(self, name: str) -> Iterator[BinaryIO]:
+        """A stream to a local file under a temporary name, which is renamed when the block ends."""
+        target = f"{self.path}/{name}"
+        temporary = f"{target}.tmp-{uuid.uuid4().hex}"
+        try:
+            self.filesystem.create_dir(os.path.dirname(target), recursive=True)
+            with self.filesystem.open_output_stream(temporary) as stream:
+                yield stream
+            os.replace(temporary, target)
         finally:  # on Ctrl-C too; after the rename there is nothing to delete
-            if self.is_local:
-                with contextlib.suppress(OSError):
-                    Path(temporary).unlink()
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+
+    def _put(self, name: str, content: BinaryIO) -> None:
+        """Put a file in an object store, which shows it when it is whole."""
+        target = f"{self.path}/{name}"
+        content.seek(0)
+        if not self._has_keys:
+            self.filesystem.create_dir(os.path.dirname(target), recursive=True)
+        with self.filesystem.open_output_stream(target) as stream:
+            shutil.copyfileobj(content, stream, _SPOOL_BYTES)
+
+    @property
+    def _has_keys(self) -> bool:
+        """Whether folders are nothing but parts of names: making one would be a put of its own."""
+        return isinstance(self.filesystem, (pafs.S3FileSystem, pafs.GcsFileSystem))
 
     def sizes(self) -> dict[str, int]:
         """Size in bytes of every file directly in the folder, by name; empty if there is no folder."""
-        selector = pafs.FileSelector(self.path, allow_not_found=True)
-        try:
-            infos = self.filesystem.get_file_info(selector)
-        except OSError as error:
-            raise StorageFailure(f"{self.uri}: cannot be listed ({_reason(error)})") from error
         return {
             i.base_name: i.size
-            for i in infos
+            for i in self._list()
             if i.type == pafs.FileType.File and ".tmp-" not in i.base_name
         }
 
+    def sweep(self) -> None:
+        """Delete the temporary files that processes which were killed left in the folder long ago."""
+        if self.is_local:
+            for info in self._list():
+                written_s = time.time() if info.mtime_ns is None else info.mtime_ns / 1e9
+                if ".tmp-" in info.base_name and time.time() - written_s > _STALE_S:
+                    self.delete(info.base_name)
+
     def names(self) -> list[str]:
         """Paths of all files below the folder, relative to it, sorted; empty if there is no folder."""
-        selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=True)
+        start = len(self.path.rstrip("/")) + 1
+        infos = self._list(recursive=True)
+        return sorted(i.path[start:] for i in infos if i.type == pafs.FileType.File)
+
+    def folders(self) -> list[str]:
+        """Names of the folders directly in the folder, sorted; empty if there is no folder."""
+        return sorted(i.base_name for i in self._list() if i.type == pafs.FileType.Directory)
+
+    def _list(self, *, recursive: bool = False) -> list[pafs.FileInfo]:
+        selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
         try:
-            infos = self.filesystem.get_file_info(selector)
+            return persist(lambda: self.filesystem.get_file_info(selector))
         except OSError as error:
             raise StorageFailure(f"{self.uri}: cannot be listed ({_reason(error)})") from error
-        start = len(self.path.rstrip("/")) + 1
-        return sorted(i.path[start:] for i in infos if i.type == pafs.FileType.File)
 
     def delete(self, name: str) -> None:
         """Delete one file, if it exists."""
         try:
-            self.filesystem.delete_file(f"{self.path}/{name}")
+            persist(lambda: self.filesystem.delete_file(f"{self.path}/{name}"))
         except FileNotFoundError:
             return
         except OSError as error:
@@ -152,7 +216,7 @@ class Location:
     def remove(self) -> None:
         """Delete the folder with everything in it, if it exists."""
         try:
-            self.filesystem.delete_dir(self.path)
+            persist(lambda: self.filesystem.delete_dir(self.path))
         except FileNotFoundError:
             return
         except OSError as error:
@@ -164,7 +228,8 @@ def _resolve(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
         path = Path(unquote(urlsplit(uri).path) if uri.startswith("file://") else uri)
         return pafs.LocalFileSystem(), str(path.expanduser().absolute())
     if urlsplit(uri).scheme in _PYARROW_SCHEMES:
-        filesystem, path = pafs.FileSystem.from_uri(uri)
+        base, mark, query = uri.partition("?")
+        filesystem, path = pafs.FileSystem.from_uri(f"{quote(base, safe=':/%')}{mark}{query}")
         return filesystem, path
     fs, path = fsspec.core.url_to_fs(uri)
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path.rstrip("/")

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from regimes.errors import ConfigError, find_cause
 
 LOG_EVERY_S = 60.0
+OUTPUT = "REGIMES_OUTPUT"  # set for the whole of a cluster by cluster.yaml
 
 C = TypeVar("C")
 
@@ -69,8 +70,8 @@ def check_name(name: str | None) -> None:
 class RunOptions(Execution):
     """Where a job puts its results, and how it runs."""
 
-    output: str = "results"
-    """Folder or URI (s3://..., gs://...) for artifacts and results."""
+    output: str = dataclasses.field(default_factory=lambda: os.environ.get(OUTPUT, "results"))
+    """Folder or URI (s3://..., gs://...) for artifacts and results; $REGIMES_OUTPUT if it is set."""
     name: str | None = None
     """Name of the result folder; made from preset, seed and configuration if not given."""
 

@@ -157,10 +157,9 @@ def _stream(
 
 def _measure(location: Location, name: str) -> tuple[int, str]:
     digest, num_bytes = hashlib.sha256(), 0
-    with location.filesystem.open_input_stream(f"{location.path}/{name}") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            num_bytes += len(chunk)
+    for chunk in location.chunks(name, _CHUNK_BYTES):
+        digest.update(chunk)
+        num_bytes += len(chunk)
     return num_bytes, digest.hexdigest()
 
 

@@ -72,3 +72,7 @@ class UnsafeCheckpoint(BadCheckpoint):
 
 class BadDescriptor(RegimesError):
     """A descriptor's weights cannot be had or used, or its features are not what they must be."""
+
+
+class WorkFailed(RegimesError):
+    """A unit of work failed wherever it was tried; the others are complete."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -11,11 +12,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from job_runs import artifact_bytes, counts, finish, run, shards, start
+from object_store import BUCKET, object_store
 
 from regimes.jobs import memorization
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.results import Results
+from regimes.storage.filesystem import Location
 from regimes.storage.samples import SamplesRecipe
 
 MODELS, UNITS, FEATURE_UNITS = 8, 48, 50
@@ -88,6 +91,22 @@ def test_a_second_run_computes_nothing(finished: tuple[Path, str]) -> None:
         line for line in text.splitlines() if line.startswith(("images", "train", "sample"))
     ]
     assert {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()} == before
+
+
+def test_on_a_failing_object_store_the_job_ends_with_the_same_bytes(
+    finished: tuple[Path, str],
+) -> None:
+    with object_store() as server:
+        server.faults(share=0.1, names=["manifest.json"])
+        finish(start(f"s3://{BUCKET}/digits", env=server.environment))
+        refused = server.faults()
+        server.faults(share=0.0)
+        place = Location(f"s3://{BUCKET}/digits")
+        names = [name for name in place.names() if name.startswith("artifacts/")]
+        found = {name: hashlib.sha256(place.read(name)).hexdigest() for name in names}
+    assert found == artifact_bytes(finished[0])
+    assert refused["manifest.json"] > len([name for name in names if "manifest" in name])
+    assert refused["refused"] > 50
 
 
 def test_lost_results_are_written_again_from_complete_artifacts(

@@ -116,6 +116,16 @@ def test_interrupted_write_is_not_listed(tmp_path, monkeypatch):
     assert Location(str(tmp_path)).sizes() == {}
 
 
+def test_only_temporary_files_that_are_long_abandoned_are_swept(tmp_path):
+    for name in ("a.tmp-0", "b.tmp-1", "c"):
+        (tmp_path / name).write_bytes(b"1")
+    for name in ("a.tmp-0", "c"):
+        os.utime(tmp_path / name, (0, 0))
+    Location(str(tmp_path)).sweep()
+    assert sorted(os.listdir(tmp_path)) == ["b.tmp-1", "c"]
+    Location(str(tmp_path / "not-there")).sweep()
+
+
 def test_place_below_a_regular_file_is_a_storage_failure(tmp_path):
     (tmp_path / "file").write_text("x")
     location = Location(str(tmp_path / "file" / "output"))
