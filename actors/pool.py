@@ -69,6 +69,14 @@ class _Slot:
         """Whether its actor takes work."""
         return self.actor is not None and self.waits is None
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it gets one unit at a time: answers get lost with the actor that dies after them.
+
+        So who killed it is known only if nobody else was there.
+        """
+        return self.failures > 0 or any(unit.attempts for unit in self.running.values())
+
 
 class Pool:
     """Actors of one kind, and the units that they do.
@@ -163,7 +171,7 @@ class Pool:
         depth = self._depth()
         for _ in range(depth):  # one for each in turn: no actor waits while another has several
             for slot in self._slots:
-                if slot.ready and len(slot.running) < depth:
+                if slot.ready and len(slot.running) < (1 if slot.is_doubtful else depth):
                     self._submit(slot, self._next(slot))
 
     def _depth(self) -> int:
@@ -175,17 +183,15 @@ class Pool:
 
     def _next(self, slot: _Slot) -> _Unit | None:
         """What a slot should do: a unit that failed elsewhere, a fresh one, or a straggler's."""
-        for unit in self._again:
+        again = () if slot.running else tuple(self._again)  # alone, see is_doubtful
+        for unit in again:
             if slot.number not in unit.failed_in:
                 self._again.remove(unit)
                 return unit
         if self._fresh:
             return self._fresh.popleft()
-        if self._again and len(self._alive()) == 1:
-            return self._again.popleft()
-        if self._again and all(
-            u.failed_in >= {s.number for s in self._alive()} for u in self._again
-        ):
+        alive = {s.number for s in self._alive()}
+        if again and (len(alive) == 1 or all(u.failed_in >= alive for u in again)):
             return self._again.popleft()
         return None if slot.running else self._straggling(slot)
 
@@ -258,7 +264,7 @@ class Pool:
         self._empty(slot)
         slot.failures += 1
         slot.due = time.monotonic() + BACKOFF_S * 2 ** (slot.failures - 1)
-        for position, unit in enumerate(units):
+        for position, unit in reversed(list(enumerate(units))):  # the first in line stays first
             if position == 0 and not unit.done:
                 unit.attempts += 1
                 unit.failed_in.add(slot.number)

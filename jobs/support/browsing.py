@@ -222,9 +222,12 @@ def _apart(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | None:
 
 
 def as_text(table: pa.Table) -> str:
-    """A table for the console: columns that say nothing are left out, long ones cut."""
+    """A table for the console: columns that say nothing are left out, long texts cut, addresses not."""
     values = {name: table[name].to_pylist()[:SHOWN_ROWS] for name in table.column_names}
-    columns = {name: [_cut(cell) for cell in _cells(v)] for name, v in values.items()}
+    columns = {
+        name: _cells(v) if name == "report" else [_cut(cell) for cell in _cells(v)]
+        for name, v in values.items()
+    }
     shown = {name: cells for name, cells in columns.items() if any(cells)}
     widths = {n: max(len(n), *(len(c) for c in cells)) for n, cells in shown.items()}
     lines = ["  ".join(n.ljust(widths[n]) for n in shown)]

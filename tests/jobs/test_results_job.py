@@ -40,7 +40,9 @@ def write(location, scores, answer, *, complete=True):
 @pytest.fixture(params=["local", "memory"])
 def output(request, tmp_path):
     """An output folder with three runs, work in progress, and artifacts."""
-    uri = str(tmp_path / "out") if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+    uri = (
+        str(tmp_path / ("out" * 40)) if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+    )
     root = Location(uri)
     write(root.child("memorization/seed0"), table(0.0), ["Up to n = 16.", "Then not."])
     write(root.child("memorization/seed1"), table(0.2), HOSTILE)
