@@ -1,5 +1,7 @@
 """Eigenvalues by the smaller matrix: numpy's, for any blocks; identities; leading ones; files."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -161,9 +163,38 @@ def test_published_names_hold_the_published_numbers(shape, tmp_path):
         ("a_eigenvalues.npy", np.arange(4.0)),
         ("a_n3_gramian_eigenvalues.npy", np.arange(4.0)),
         ("a_n4_gramian_eigenvalues.npy", np.array([1.0, np.nan, 0, 0])),
+        ("a_n2_gramian_eigenvalues.npy", np.array([1 + 1j, 0])),
     ],
 )
 def test_files_that_are_no_spectra_are_refused_by_name(tmp_path, name, values):
     (tmp_path / name).write_bytes(npy_bytes(values))
     with pytest.raises(BadSource, match=name):
         read_spectrum(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a_n4_gramian_eigenvalues.npy", "a.npz"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and nothing of a zip"])
+def test_damaged_files_are_refused_by_name(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadSource, match=name):
+        read_spectrum(tmp_path / name)
+
+
+def test_an_archive_of_another_format_is_refused(tmp_path):
+    written = io.BytesIO(spectrum_bytes(eigenvalues(Rows(values=data(20, 30)))))
+    with np.load(written) as arrays:
+        text = str(arrays["about"]).replace("spectrum 1", "spectrum 9")
+        np.savez(tmp_path / "a.npz", eigenvalues=arrays["eigenvalues"], about=text)
+    with pytest.raises(BadSource, match=r"a.npz: expected a spectrum.*spectrum 9"):
+        read_spectrum(tmp_path / "a.npz")
+
+
+def test_published_eigenvalues_of_single_precision_are_cut_at_its_rounding(tmp_path):
+    values = np.array([1.0, 1e-3, 1e-9])
+    found = {}
+    for kind in (np.float32, np.float64):
+        path = tmp_path / f"{np.dtype(kind)}_n3_gramian_eigenvalues.npy"
+        path.write_bytes(npy_bytes(values.astype(kind)))
+        found[kind], _ = read_spectrum(path)
+    assert (found[np.float32].precision, len(found[np.float32].positive())) == ("float32", 2)
+    assert (found[np.float64].precision, len(found[np.float64].positive())) == ("float64", 3)

@@ -13,6 +13,8 @@ import dataclasses
 import io
 import json
 import re
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ Floats = npt.NDArray[np.float64]
 _PUBLISHED = re.compile(r"(?P<name>.+)_n(?P<n>\d+)_gramian_eigenvalues\.npy")
 _FORMAT = "regimes spectrum 1"
 _VECTORS = 10
+_ERRORS = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
 def spectrum_bytes(spectrum: Spectrum, **about: object) -> bytes:
@@ -56,11 +59,13 @@ def read_spectrum(path: Path) -> tuple[Spectrum, dict[str, object]]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 values, text = arrays["eigenvalues"], json.loads(str(arrays["about"]))
+            if text["format"] != _FORMAT:
+                raise ValueError(f"format {text['format']!r:.40}")
             spectrum = Spectrum(values=values, **text["spectrum"])
             about: dict[str, object] = text["about"]
         else:
             spectrum, about = _published(path, np.load(path, allow_pickle=False))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except _ERRORS as error:
         raise BadSource(
             f"{path}: expected a spectrum (.npz of this project, or NAME_nN_gramian_eigenvalues.npy), "
             f"got something else ({error})"
@@ -79,6 +84,9 @@ def _published(path: Path, values: Floats) -> tuple[Spectrum, dict[str, object]]
     count = int(match["n"])
     if len(values) > count:
         raise ValueError(f"{len(values)} eigenvalues of {count} images")
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"values of type {values.dtype}")
+    is_single = values.dtype == np.float32
     values = np.asarray(values, np.float64)
     squares = float((values**2).sum())
     spectrum = Spectrum(
@@ -90,7 +98,7 @@ def _published(path: Path, values: Floats) -> tuple[Spectrum, dict[str, object]]
         trace=float(values.sum()),
         frobenius=squares**0.5,
         mean_norm=float("nan"),
-        precision="float32" if values.dtype == np.float32 else "float64",
+        precision="float32" if is_single else "float64",
         num_negative=int((values < 0).sum()),
     )
     return spectrum, {"name": match["name"], "published": True}

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regimes.noise import keyed_generator
-from regimes.spectra.matrix import Normalisation, Solver, Spectrum, divisor, eigenvalues
+from regimes.spectra.matrix import Normalisation, Solver, Spectrum, divisor
 from regimes.spectra.rows import Rows
 
 Floats = npt.NDArray[np.float64]
@@ -141,17 +141,3 @@ def _lanczos(product: _Products, k: int, seed: int) -> tuple[Floats, Floats]:
     values, vectors = eigsh(operator, k, which="LA", v0=start)
     order = np.argsort(-values)
     return values[order], vectors[:, order]
-
-
-def top_spectrum(
-    rows: Rows,
-    k: int | None,
-    normalisation: Normalisation,
-    solver: Solver = "randomised",
-    *,
-    device: str = "cpu",
-) -> Spectrum:
-    """All eigenvalues, or the k largest where k is given and there are more."""
-    if k is None or k >= min(rows.shape):
-        return eigenvalues(rows, normalisation, device=device)
-    return leading(rows, k, normalisation, solver=solver).spectrum
