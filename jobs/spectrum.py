@@ -34,6 +34,7 @@ from regimes.jobs.support.spectrum import (
 )
 from regimes.jobs.support.spectrum_classifiers import compare_classifiers, num_trainings
 from regimes.jobs.support.spectrum_results import Measured, SpectrumResults
+from regimes.samplers.config import SamplerConfig
 from regimes.spectra.rows import Rows, pixel_rows
 from regimes.storage.artifacts import Store
 from regimes.storage.images import decode_source, ingest
@@ -86,7 +87,8 @@ def _main(argv: Sequence[str] | None) -> int:
             measured = _pixels(sets, opened)
         studies = _study(measured, experiment, run)
         curves = _classify(measured, experiment)
-        results.write(replace(measured, studies=studies, curves=curves))
+        notes = [*measured.notes, *_without_classes(measured, experiment)]
+        results.write(replace(measured, studies=studies, curves=curves, notes=notes))
     results.print_summary()
     return 0
 
@@ -104,6 +106,10 @@ def _check(sets: SpectrumSets) -> None:
                 f"{count} images, {e.measure.normalisation}, as are compared; pass --num-images and "
                 "--normalisation to match"
             )
+    if not sets.models and (e.seeds is not None or e.sampler != SamplerConfig()):
+        raise ConfigError(
+            "--seeds, --sampler: no set is a model that is sampled here; leave them out"
+        )
     by_class = e.mixture.by == "class" or e.per_class or e.classifier_sizes
     if by_class and sets.real.labels is None:
         flag = "--per-class" if e.per_class else "--mixture.by class"
@@ -302,6 +308,15 @@ def _study(measured: Measured, e: SpectrumExperiment, run: RunOptions) -> list[S
     return studies
 
 
+def _without_classes(measured: Measured, e: SpectrumExperiment) -> list[str]:
+    """Which sets no class is studied of."""
+    names = [name for name, own in measured.labels.items() if own is None]
+    names = [*names, *measured.saved] if e.per_class else []
+    return (
+        [f"Without classes, and so not among single classes: {', '.join(names)}."] if names else []
+    )
+
+
 def _classify(measured: Measured, e: SpectrumExperiment) -> ClassifierCurves | None:
     """Classifiers trained on every set, if asked for."""
     if not e.classifier_sizes:
@@ -325,8 +340,7 @@ def _study_group(
     labels: Labels | None = measured.labels[REAL]
     config, saved = e.mixture, measured.saved
     if group is not None:
-        chosen = {n: own for n, own in measured.labels.items() if own is not None}
-        rows = {n: rows[n].take(np.flatnonzero(own == group)) for n, own in chosen.items()}
+        rows = _of_class(measured, group)
         labels, saved = None, {}
         config = replace(config, by="pooled")
     mixture = None
@@ -344,8 +358,21 @@ def _study_group(
             device=device,
             advance=stage.advance,
         )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    except (ValueError, ConfigError) as error:
+        where = "" if group is None else f"--per-class: class {group}: "
+        raise ConfigError(f"{where}{error}") from error
+
+
+def _of_class(measured: Measured, group: int) -> dict[str, Rows]:
+    """The rows of one class, of all sets that have classes."""
+    found = {}
+    for name, own in measured.labels.items():
+        if own is not None:
+            index = np.flatnonzero(own == group)
+            if not len(index):
+                raise ConfigError(f"--per-class: {name} has no image of class {group}")
+            found[name] = measured.rows[name].take(index)
+    return found
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -37,8 +37,11 @@ TRAINED = "trained"
 PIXELS = DescriptorOptions(descriptor="pixels")
 LARGEST_TRAINED = 1024
 """Values per image up to which the small network is trained: it is a multilayer perceptron."""
+_TRAINED_LEVELS = (0.02, 20.0)
+"""First and last noise level that the small network is sampled at; those of others are EDM's."""
 _RESERVED = (REAL, OTHER_HALF, MIXTURE, AS_IMAGES)
 _UNIT = 500
+_WIDTH, _STEPS = 128, 4000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +81,13 @@ class SpectrumExperiment:
     """Convert all images to gray (1) or colour (3)."""
     skip_bad_images: bool = False
     """Leave out images that cannot be decoded (and count them) instead of stopping."""
-    width: int = 128
+    width: int = _WIDTH
     """Of the trained network."""
-    steps: int = 4000
+    steps: int = _STEPS
     """Training steps of it."""
     measure: Annotated[SpectrumConfig, FLAT] = field(default_factory=SpectrumConfig)
-    sampler: SamplerConfig = field(
-        default_factory=lambda: SamplerConfig(sigma_min=0.02, sigma_max=20.0)
-    )
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    """Of models among the sets; the noise levels of the trained network are .02 to 20 by default."""
 
     count_flips: ClassVar[bool] = False
     centre_images: ClassVar[int] = 0
@@ -110,9 +112,23 @@ class SpectrumExperiment:
             raise ConfigError(f"--image-size: expected at least 1, got {self.image_size}")
         if not self.with_mixture and self.mixture != FitConfig():
             raise ConfigError("--mixture: no mixture is fitted; leave --no-with-mixture out")
+        self._check_unused()
         taken = [name for name in self.set_names if name in _RESERVED]
         if taken:
             raise ConfigError(f"--names {taken[0]}: taken by the study; choose another name")
+
+    def _check_unused(self) -> None:
+        """Refuse what would change nothing."""
+        trains = TRAINED in self.sets
+        untold = self.measure.control not in (0, SpectrumConfig().control)
+        for name, is_changed, is_used, why in (
+            ("control", untold, self.with_mixture, "no mixture is fitted"),
+            ("width", self.width != _WIDTH, trains, "nothing is trained here"),
+            ("steps", self.steps != _STEPS, trains, "nothing is trained here"),
+            ("solver", self.solver != "randomised", self.principal > 0, "no principal images"),
+        ):
+            if is_changed and not is_used:
+                raise ConfigError(f"--{name}: {why}; leave it out")
 
     @property
     def set_names(self) -> tuple[str, ...]:
@@ -176,9 +192,16 @@ class SpectrumSets:
     def _sampled(self, spec: str) -> SamplesRecipe:
         e = self.experiment
         seeds = Seeds.first(self.num_compared) if e.seeds is None else Seeds.parse(e.seeds)
+        sampler = e.sampler
+        if spec == TRAINED:
+            low, high = (
+                own if given is None else given
+                for own, given in zip(_TRAINED_LEVELS, (sampler.sigma_min, sampler.sigma_max))
+            )
+            sampler = replace(sampler, sigma_min=low, sigma_max=high)
         return SamplesRecipe(
             denoiser=self.trained if spec == TRAINED else identify_model(spec),
-            sampler=e.sampler,
+            sampler=sampler,
             seeds=seeds,
             seeds_per_unit=_UNIT,
         )

@@ -8,7 +8,6 @@ are those that a linear classifier of half A gives.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +72,7 @@ def compare_classifiers(
         if given is not None and np.isin(given, classes).all():
             found[name] = Labelled(values, np.searchsorted(classes, given).astype(np.int64))
     if e.with_mixture:
-        config = replace(e.mixture, by="class", components=1)
+        config = FitConfig(by="class", shrinkage=e.mixture.shrinkage, ridge=e.mixture.ridge)
         found[MIXTURE] = _mixture(rows[REAL].take(a), known[a], config, e, pixels)
     if any(given is None or not np.isin(given, classes).all() for given in own.values()):
         found = {n: Labelled(s.values, labels_by(real, s.values)) for n, s in found.items()}

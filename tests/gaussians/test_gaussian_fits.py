@@ -109,9 +109,8 @@ def test_ledoit_wolf_is_scikit_learns(count):
 
 def test_a_ridge_adds_its_share_of_the_mean_eigenvalue():
     x = data(10, 40)
-    plain, ridge = (
-        fit_gaussian(Rows(values=x), FitConfig(shrinkage=s, ridge=0.1)) for s in ("none", "ridge")
-    )
+    plain = fit_gaussian(Rows(values=x))
+    ridge = fit_gaussian(Rows(values=x), FitConfig(shrinkage="ridge", ridge=0.1))
     extra = 0.1 * plain.trace / 40
     np.testing.assert_allclose(
         ridge.covariance(), plain.covariance() + extra * np.eye(40), atol=1e-12
@@ -141,8 +140,15 @@ def test_what_cannot_be_fitted_is_refused_by_name():
     ):
         with pytest.raises(ConfigError, match=text):
             fit_mixture(x, config, labels)
-    for wrong in ({"components": 0}, {"ridge": 0.0}, {"by": "class", "components": 2}):
-        with pytest.raises(ConfigError, match="--mixture"):
+    for wrong, text in (
+        ({"components": 0}, "--mixture.components: expected at least 1"),
+        ({"ridge": 0.0}, "--mixture.ridge: expected a number above 0"),
+        ({"ridge": 0.1}, "--mixture.ridge: of --mixture.shrinkage ridge"),
+        ({"em_seed": 1}, "--mixture.em-seed, --mixture.em-iterations: of EM"),
+        ({"em_iterations": 9, "by": "class"}, "of EM, for --mixture.components"),
+        ({"by": "class", "components": 2}, "--mixture.by class: one Gaussian per class"),
+    ):
+        with pytest.raises(ConfigError, match=text):
             FitConfig(**wrong)
     bad = np.ones((5, 3))
     bad[3, 1] = np.nan

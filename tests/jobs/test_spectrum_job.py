@@ -10,9 +10,18 @@ import torch
 from job_runs import counts, run_job
 from made_networks import save_script
 
+from regimes.errors import ConfigError
 from regimes.images.sources import load_images, open_source
 from regimes.images.split import Split
+from regimes.jobs.spectrum import _main, _of_class, _without_classes
+from regimes.jobs.support import console
+from regimes.jobs.support.console import RunOptions
+from regimes.jobs.support.spectrum import PIXELS, SpectrumExperiment, SpectrumSets
+from regimes.jobs.support.spectrum_results import Measured
+from regimes.samplers.config import SamplerConfig
 from regimes.spectra.files import read_spectrum
+from regimes.spectra.rows import Rows
+from regimes.storage.artifacts import Store
 
 SMALL = ("--num-images", "150", "--splits", "39", "--control", "39", "--principal", "2")
 
@@ -187,6 +196,63 @@ def test_features_of_a_network_are_compared_as_the_network_gives_them(images, tm
     ratio = spectrum.values / (np.linalg.svd(blocks[chosen], compute_uv=False) ** 2)
     assert ratio == pytest.approx(np.full(9, ratio[0]), rel=1e-4)  # the network's scale of pixels
     assert {row["set"] for row in scores(tmp_path)["scores"]} == {"made", "mixture"}
+
+
+def samplers(*options):
+    """How the sets of models are sampled, by name."""
+    found = console.read_options(
+        list(options), [SpectrumExperiment(), PIXELS, RunOptions()], job="spectrum", about=""
+    )
+    return {n: r.sampler for n, r in SpectrumSets(Store("memory://r"), found[0]).models.items()}
+
+
+def test_the_levels_of_the_small_network_are_its_own_and_not_those_of_other_models():
+    models = ("--sets", "trained", "wiener:digits", "--names", "small", "other")
+    plain = samplers(*models)
+    assert plain["other"] == SamplerConfig()
+    assert plain["small"] == SamplerConfig(sigma_min=0.02, sigma_max=20.0)
+    given = samplers(*models, "--sampler.sigma-max", "5")
+    assert {s.sigma_max for s in given.values()} == {5.0}
+    assert given["small"].sigma_min == 0.02
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--seeds", "0-9"), "--seeds, --sampler: no set is a model"),
+        (("--sampler.num-steps", "9"), "--seeds, --sampler: no set is a model"),
+        (("--steps", "9"), "--steps: nothing is trained here"),
+        (("--width", "9"), "--width: nothing is trained here"),
+        (("--principal", "0", "--solver", "lanczos"), "--solver: no principal images"),
+        (("--no-with-mixture", "--control", "99"), "--control: no mixture is fitted"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(images, tmp_path, options, text):
+    given = ["--real", str(images / "real.npz"), "--sets", str(images / "made.npz"), *options]
+    with pytest.raises(ConfigError, match=text):
+        _main([*given, "--dry-run", "--output", str(tmp_path)])
+    assert not any(tmp_path.iterdir())
+
+
+def test_sets_without_a_class_are_named():
+    values = np.random.default_rng(0).standard_normal((60, 3))
+    rows = {name: Rows(values=values) for name in ("real", "some", "plain")}
+    measured = Measured(
+        rows=rows,
+        labels={"real": np.arange(60) % 3, "some": np.arange(60) % 2, "plain": None},
+        where={},
+        what="features",
+        shape=None,
+        notes=[],
+        saved={},
+    )
+    assert _without_classes(measured, SpectrumExperiment(per_class=True)) == [
+        "Without classes, and so not among single classes: plain."
+    ]
+    assert _without_classes(measured, SpectrumExperiment()) == []
+    assert [len(r) for r in _of_class(measured, 1).values()] == [20, 30]
+    with pytest.raises(ConfigError, match="--per-class: some has no image of class 2"):
+        _of_class(measured, 2)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ Shrinkage = Literal["none", "ridge", "ledoit-wolf"]
 LARGEST_EM = 3072
 """Values per image (32x32x3) up to which EM is run: it keeps a D x D matrix per component, twice."""
 _SMALLEST_RIDGE = 1e-6
+_RIDGE, _EM_ITERATIONS = 1e-3, 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +33,11 @@ class FitConfig:
     shrinkage: Shrinkage = "none"
     """none; ridge adds a constant variance; ledoit-wolf moves the covariance towards a multiple of the
     identity by the weight that is best for its mean squared error."""
-    ridge: float = 1e-3
+    ridge: float = _RIDGE
     """That constant, in units of the mean eigenvalue."""
     em_seed: int = 0
     """Of the first means of EM."""
-    em_iterations: int = 200
+    em_iterations: int = _EM_ITERATIONS
     """Most steps of EM."""
 
     def __post_init__(self) -> None:
@@ -48,6 +49,7 @@ class FitConfig:
                 )
         if not (self.ridge > 0 and np.isfinite(self.ridge)):
             raise ConfigError(f"--mixture.ridge: expected a number above 0, got {self.ridge}")
+        self._check_unused()
         if self.components > 1 and self.by == "class":
             raise ConfigError(
                 "--mixture.by class: one Gaussian per class; leave --mixture.components out"
@@ -55,6 +57,18 @@ class FitConfig:
         if self.components > 1 and self.shrinkage == "ledoit-wolf":
             raise ConfigError(
                 "--mixture.shrinkage ledoit-wolf: of single Gaussians; EM takes ridge or none"
+            )
+
+    def _check_unused(self) -> None:
+        """Refuse what would change nothing."""
+        if self.ridge != _RIDGE and self.shrinkage != "ridge":
+            raise ConfigError(
+                f"--mixture.ridge: of --mixture.shrinkage ridge, got {self.shrinkage}; leave it out"
+            )
+        if self.components == 1 and (self.em_seed, self.em_iterations) != (0, _EM_ITERATIONS):
+            raise ConfigError(
+                "--mixture.em-seed, --mixture.em-iterations: of EM, for --mixture.components of 2 or more; "
+                "leave them out"
             )
 
     @property
