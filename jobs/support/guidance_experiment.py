@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from regimes.callables import PYTHON, is_target
 from regimes.errors import ConfigError
 from regimes.guidance.config import Bandwidth, Jacobian, Space, Strength
+from regimes.guidance.targets import JUMP_DIRECTIONS
 from regimes.images.clips import ClipConfig
 from regimes.jobs.support.chosen_descriptor import DEFAULT_RIDGE
 from regimes.jobs.support.experiments import check_least
@@ -20,7 +21,12 @@ from regimes.training.network import EDMTrainingConfig
 
 LEAST_GROUPS = 2
 _GRAY_LEVEL = 2 / 255  # of one pixel in [-1, 1]
-KERNELS = ("rbf", "iou", "cosine", "angular", "published")
+_OF_KERNELS = (
+    *("jacobian", "bandwidth", "bandwidth_scale", "average"),
+    *("lowest", "highest", "cap", "corrector"),
+)
+PUBLISHED = "published"
+KERNELS = ("rbf", "iou", "cosine", "angular", PUBLISHED)
 CLIP_NETWORK = NetworkConfig(
     width=16, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(6, 7, 8), dropout=0.0
 )
@@ -124,13 +130,24 @@ class GuidanceExperiment:
             raise ConfigError("--sampler.s-churn: is swept; pass --churns")
         if min(self.group_sizes) < 2:
             raise ConfigError("--group-sizes: expected at least 2; one particle has none to repel")
-        if self.target in ("images", "clips") and self.mode_weights:
-            raise ConfigError("--mode-weights: are of targets ring and jumps; leave them out")
+        self._check_weights()
         for kernel in self.kernels:
             _check_kernel(kernel)
         self._check_unused()
         if self.target == "clips":
             self._check_clips()
+
+    def _check_weights(self) -> None:
+        weights = self.mode_weights
+        if not weights:
+            return
+        if self.target in ("images", "clips"):
+            raise ConfigError("--mode-weights: are of targets ring and jumps; leave them out")
+        if min(weights) <= 0 or not math.isclose(sum(weights), 1, rel_tol=1e-9):
+            raise ConfigError(f"--mode-weights: expected positive shares of sum 1, got {weights}")
+        if len(weights) < 2 or (self.target == "jumps" and len(weights) != len(JUMP_DIRECTIONS)):
+            wanted = len(JUMP_DIRECTIONS) if self.target == "jumps" else "2 or more"
+            raise ConfigError(f"--mode-weights: expected {wanted} shares, got {len(weights)}")
 
     def _check_unused(self) -> None:
         default = {"width": 256, "blocks": 4, "steps": 4000, "training": TrainingConfig()}
@@ -145,10 +162,21 @@ class GuidanceExperiment:
         of_clips = (self.clips, self.network, self.network_training)
         if self.target != "clips" and of_clips != (ClipConfig(), CLIP_NETWORK, CLIP_TRAINING):
             raise ConfigError("--clips, --network, --network-training: are of target clips")
-        if "published" in self.kernels and (self.eta or self.space != "denoised"):
+        if PUBLISHED in self.kernels and (self.eta or self.space != "denoised"):
             raise ConfigError(
                 "kernel published: compares estimates; expected space denoised, eta 0"
             )
+        if self.kernels == (PUBLISHED,):
+            self._check_published_alone()
+
+    def _check_published_alone(self) -> None:
+        """The published method has a bandwidth, a schedule and a window of its own."""
+        for f in fields(self):
+            if f.name in _OF_KERNELS and getattr(self, f.name) != f.default:
+                raise ConfigError(
+                    f"--{f.name.replace('_', '-')}: kernel published has its own; leave it out, or sweep "
+                    "another kernel too"
+                )
 
     def _check_clips(self) -> None:
         if not self.clips.movement.mode_names:

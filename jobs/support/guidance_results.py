@@ -14,7 +14,7 @@ from tensorboardX import summary
 
 from regimes.jobs.support.console import RunOptions, duration
 from regimes.jobs.support.guidance import GuidancePlan
-from regimes.jobs.support.guidance_experiment import PRESETS, GuidanceExperiment
+from regimes.jobs.support.guidance_experiment import PRESETS, PUBLISHED, GuidanceExperiment
 from regimes.jobs.support.guidance_figures import distance_words, guidance_figures
 from regimes.jobs.support.result_folder import (
     CONFIG,
@@ -113,21 +113,16 @@ class GuidanceResults(ResultFolder):
     def _about(self, store: Store) -> list[str]:
         """What was sampled and how it is judged."""
         e, plan = self.plan.experiment, self.plan
-        steps = f"{e.sampler.num_steps} steps of {e.sampler.solver}"
-        compared = "the noisy state" if e.space == "x" else "the estimates of the image"
-        guided = (
-            f"Particles are compared by {compared}; bandwidth: {e.bandwidth}, times {e.bandwidth_scale:g}; "
-            f"noise levels {e.lowest:g} to {e.highest:g}."
-        )
+        steps, guided = f"{e.sampler.num_steps} steps of {e.sampler.solver}", guided_words(plan)
         if e.target == "clips":
-            return [*self._about_clips(steps), guided]
+            return [*self._about_clips(steps), *guided]
         if plan.judge is None:
-            return [f"The exact denoiser of target {e.target}, {steps}.", guided]
+            return [f"The exact denoiser of target {e.target}, {steps}.", *guided]
         judge = load_judge(store, plan.judge)
         model = e.model or f"a network of width {e.width}, trained for {e.steps:,} steps here"
         return [
             f"Model: {model}; {steps}.",
-            guided,
+            *guided,
             (
                 f"Classes are told by a small classifier, right for {judge.accuracy:.1%} of held-out "
                 f"images of {e.source}; of those {judge.accepted:.1%} are accepted, so that a model as "
@@ -169,6 +164,25 @@ class GuidanceResults(ResultFolder):
         print()
         print("\n".join(scores["answer"]))
         print(f"\nreport    {self.location.uri}/{REPORT}")
+
+
+def guided_words(plan: GuidancePlan) -> list[str]:
+    """How particles repel each other, one sentence each."""
+    e, words = plan.experiment, list[str]()
+    compared = "the noisy state" if e.space == "x" else "the estimates of the image"
+    if plan.features is not None:
+        compared = f"features of the estimates of the image, by {plan.features.name}"
+    if e.kernels != (PUBLISHED,):
+        words.append(
+            f"Particles are compared by {compared}; bandwidth: {e.bandwidth}, times {e.bandwidth_scale:g}; "
+            f"noise levels {e.lowest:g} to {e.highest:g}."
+        )
+    if PUBLISHED in e.kernels:
+        words.append(
+            "Kernel published is the whole method as the thesis published it, with its own bandwidth, noise "
+            "levels and first noise, and its errors."
+        )
+    return words
 
 
 def default_name(preset: str, experiment: GuidanceExperiment) -> str:

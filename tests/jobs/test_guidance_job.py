@@ -8,13 +8,15 @@ import json
 import pytest
 from job_runs import artifact_bytes, counts, run_job
 
+from regimes.descriptors.options import DescriptorOptions
 from regimes.errors import ConfigError, RegimesError
 from regimes.jobs import guidance as job
 from regimes.jobs.guidance import _main
+from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.guidance import GuidancePlan
 from regimes.jobs.support.guidance_experiment import PRESETS, GuidanceExperiment
-from regimes.jobs.support.guidance_results import GuidanceResults
+from regimes.jobs.support.guidance_results import GuidanceResults, guided_words
 from regimes.storage.artifacts import Store
 from regimes.storage.guidance import make_units
 from regimes.storage.images import ingest
@@ -67,6 +69,12 @@ def test_digits_train_judge_sweep_and_resume_cell_by_cell(tmp_path):
         (["--target", "ring", "--width", "8"], "--width: nothing is trained here"),
         (["--target", "ring", "--source", "x"], "--model, --source: target ring has no images"),
         (["--mode-weights", "1"], "--mode-weights: are of targets ring and jumps"),
+        (["--preset", "ring", "--mode-weights", ".5", ".6"], "expected positive shares of sum 1"),
+        (["--preset", "ring", "--mode-weights", "1"], "expected 2 or more shares, got 1"),
+        (["--preset", "jumps", "--mode-weights", ".5", ".5"], "expected 8 shares, got 2"),
+        (["--kernels", "published", "--cap", "1"], "--cap: kernel published has its own"),
+        (["--kernels", "published", "--no-corrector"], "--corrector: kernel published has its own"),
+        (["--no-corrector", "--sampler.solver", "euler"], "corrector: solver euler has none"),
         (["--factors", "1", "1"], "--factors: expected distinct values"),
         (["--group-sizes", "1"], "--group-sizes: expected at least 2"),
         (["--groups", "1"], "--groups: expected at least 2"),
@@ -154,6 +162,24 @@ def test_features_own_kernels_and_the_published_method_are_reachable(monkeypatch
     published = cells_of(monkeypatch, "--kernels", "published", "--strengths", "linear", "cosine")
     assert all(r.as_published for r in published)
     assert len({r.address for r in published}) == len(published) == 8  # factors x churns
+
+
+def test_the_report_says_by_what_particles_are_compared():
+    def words(**options):
+        plan = GuidancePlan(GuidanceExperiment(**options), DescriptorOptions(**descriptor))
+        return " ".join(guided_words(plan))
+
+    descriptor = {"descriptor": "whitened-pixels"}
+    assert words(space="features", kernels=("rbf",)).startswith(
+        "Particles are compared by features of the estimates of the image, by whitened-pixels;"
+    )
+    descriptor = {"descriptor": DEFAULT_DESCRIPTOR.descriptor}
+    assert words().startswith(
+        "Particles are compared by the estimates of the image; bandwidth: median"
+    )
+    assert "the noisy state" in words(space="x", kernels=("rbf",))
+    assert words(kernels=("published",)).startswith("Kernel published is the whole method")
+    assert "bandwidth: median" in words(kernels=("rbf", "published"))
 
 
 def test_clips_are_learned_continued_and_reported_beside_the_law_they_were_made_with(tmp_path):

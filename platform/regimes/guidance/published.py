@@ -45,7 +45,8 @@ def sample_as_published(
     for sigma, sigma_next in itertools.pairwise(sigmas):
         if step_noise is not None and config.s_churn > 0:
             raised = config.churned(sigma)
-            x = x + (raised**2 - sigma**2).sqrt() * config.s_noise * step_noise()
+            noise = step_noise().to(x.device)
+            x = x + (raised**2 - sigma**2).sqrt() * config.s_noise * noise
             sigma = raised
         D = denoiser(x, sigma).to(torch.float64)
         if on_step is not None:

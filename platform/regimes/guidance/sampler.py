@@ -96,6 +96,8 @@ def check_together(config: SamplerConfig, guidance: GuidanceConfig) -> None:
             "schedule, scaling: guidance steps in sigma; expected linear and none, "
             f"got {config.schedule} and {config.scaling}"
         )
+    if not guidance.corrector and config.solver == "euler":
+        raise ConfigError("corrector: solver euler has none; leave it out, or take solver heun")
     if guidance.eta > 0 and (config.solver != "euler" or config.s_churn > 0):
         raise ConfigError("eta: is DDIM's noise; expected solver euler without churn, or eta 0")
 
