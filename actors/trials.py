@@ -85,6 +85,36 @@ def run_trials(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray.air").setLevel(logging.CRITICAL)
     stopped: list[str] = []
+    device = "cuda" if gpus_each else "cpu"
+
+    def body(config: dict[str, int], root: str, trials: list[T]) -> None:
+        run_trial(root, trials[config["trial"]], device, work)
+
+    resources = {"cpu": 1.0, "gpu": gpus_each} if gpus_each else {"cpu": 1.0}
+    with runtime.scratch() as folder:
+        results = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(body, root=store.root.uri, trials=list(trials)), resources
+            ),
+            param_space={"trial": tune.grid_search(list(range(len(trials))))},
+            # A worker takes seconds to import torch: it does trial after trial.
+            tune_config=tune.TuneConfig(reuse_actors=True),
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                callbacks=[_listener(on_report, stopped)],
+                verbose=0,
+            ),
+        ).fit()
+    if stopped:
+        raise RegimesError(stopped[0])
+    for error in results.errors:
+        raise RuntimeError(f"a training trial failed {MAX_FAILURES + 1} times") from error
+
+
+def _listener(on_report: OnReport, stopped: list[str]) -> Any:
+    """What Tune tells of trials: points of curves, reasons to stop, failures."""
+    from ray import tune
 
     class OnResult(tune.Callback):
         def __reduce__(self) -> tuple[Any, ...]:
@@ -110,31 +140,7 @@ def run_trials(
             if trial.num_failures <= MAX_FAILURES:
                 time.sleep(BACKOFF_S * 2.0 ** (trial.num_failures - 1))
 
-    device = "cuda" if gpus_each else "cpu"
-
-    def body(config: dict[str, int], root: str, trials: list[T]) -> None:
-        run_trial(root, trials[config["trial"]], device, work)
-
-    resources = {"cpu": 1.0, "gpu": gpus_each} if gpus_each else {"cpu": 1.0}
-    with runtime.scratch() as folder:
-        results = tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(body, root=store.root.uri, trials=list(trials)), resources
-            ),
-            param_space={"trial": tune.grid_search(list(range(len(trials))))},
-            # A worker takes seconds to import torch: it does trial after trial.
-            tune_config=tune.TuneConfig(reuse_actors=True),
-            run_config=tune.RunConfig(
-                storage_path=folder,
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-                callbacks=[OnResult()],
-                verbose=0,
-            ),
-        ).fit()
-    if stopped:
-        raise RegimesError(stopped[0])
-    for error in results.errors:
-        raise RuntimeError(f"a training trial failed {MAX_FAILURES + 1} times") from error
+    return OnResult()
 
 
 def run_trial(root: str, trial: T, device: str, work: Work[T]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import math
 import struct
@@ -103,6 +104,8 @@ def test_a_probability_of_zero_is_zero_unless_the_defect_is_asked_for():
     assert not any(
         t.places[10, 0] > t.places[9, 0] for t in tracks(100, **turned, probability=0.0)[1]
     )
+    laws = [MotionConfig(**turned, probability=p).probabilities for p in (0.0, 1.0)]
+    assert laws == [(0.0, 1.0), (0.5, 0.5)]
 
 
 def test_free_digits_bounce_and_the_published_deterministic_bounce_is_not_deterministic():
@@ -174,9 +177,16 @@ def test_held_out_digits_are_in_no_training_clip():
 
 
 def test_digits_add_up_to_white_and_have_no_single_label():
-    source = ClipSource(ClipConfig(motion="free", num_digits=2, frames=3, clips=4))
+    config = ClipConfig(motion="middle", num_digits=2, frames=1, clips=20, keep=(1,))
+    source, alone = (ClipSource(c) for c in (config, dataclasses.replace(config, num_digits=1)))
     assert source.labels is None
-    assert len(source.clip(0).tracks) == 2
+    assert set(alone.labels) == {1}
+    glyphs = source._glyphs
+    sums = {(a + b).clip(0, 255).astype(np.uint8).tobytes() for a in glyphs for b in glyphs}
+    assert max(int((a + b).max()) for a in glyphs[:9] for b in glyphs[:9]) > 255
+    for number in range(20):
+        assert len(source.clip(number).tracks) == 2
+        assert source.clip(number).frames[0, 8:24, 8:24].tobytes() in sums
 
 
 @pytest.mark.parametrize(
@@ -191,6 +201,14 @@ def test_digits_add_up_to_white_and_have_no_single_label():
         ("clips:circle,windows=changes", "changes needs a window of at least 2"),
         ("clips:horizontal,probability=2", "probability: expected a number in"),
         ("clips:circle,defects=none", "defects: expected some of unequal-jumps"),
+        (
+            "clips:horizontal,jump=3",
+            "jump: of motion circle, and the motion is horizontal; leave it out, at 4",
+        ),
+        ("clips:circle,top_speed=3", "top_speed: of motion free"),
+        ("clips:free,probability=.5", "probability: of motion circle or horizontal"),
+        ("clips:circle,defects=short-wall", "short-wall: of motion horizontal or free"),
+        ("clips:free,defects=redrawn-bounce", "redrawn-bounce: of deterministic bounces"),
     ],
 )
 def test_clips_that_cannot_be_made_are_refused(spec, message):

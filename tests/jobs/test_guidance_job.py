@@ -97,7 +97,8 @@ def test_bad_input_is_refused_before_anything_runs(options, message, tmp_path):
     [
         (["--kernels", "laplace"], "--kernels laplace: expected some of rbf, iou"),
         (["--kernels", "python:nothing_there:f"], "expected python:MODULE:CALLABLE, importable"),
-        (["--preset", "circle", "--clips.motion", "free"], "has no directions to choose from"),
+        (["--target", "clips", "--clips.motion", "free"], "has no directions to choose from"),
+        (["--preset", "circle", "--clips.motion", "horizontal"], "jump: of motion circle, and"),
         (["--preset", "circle", "--clips.window", "1"], "a window of at least 2 frames"),
         (["--preset", "circle", "--width", "8"], "--width: nothing is trained here"),
         (["--preset", "circle", "--mode-weights", "1"], "--mode-weights: are of targets ring"),

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import numpy as np
@@ -54,6 +54,19 @@ _OF_NUMBER = {
     4: ("left", "down", "right", "up"),
     2: ("down", "up"),
 }
+_READ_BY: dict[str, tuple[Motion, ...]] = {
+    "jump": ("circle",),
+    "step": ("horizontal",),
+    "top_speed": ("free",),
+    "directions": ("circle",),
+    "probability": ("circle", "horizontal"),
+    "deterministic": ("free",),
+    "unequal-jumps": ("circle",),
+    "redrawn-bounce": ("free",),
+    "short-wall": ("horizontal", "free"),
+    "zero-is-unset": ("circle", "horizontal"),
+}
+"""Motions that an option or a defect is of."""
 Places = npt.NDArray[np.int64]
 
 
@@ -95,6 +108,7 @@ class MotionConfig:
         unknown = sorted(set(self.defects) - set(DEFECTS))
         if unknown:
             raise ConfigError(f"defects: expected some of {', '.join(DEFECTS)}, got {unknown[0]}")
+        self._check_unused()
         for name, least in {"room": 2, "frames": 1, "jump": 1, "step": 1, "top_speed": 1}.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: expected at least {least}, got {getattr(self, name)}")
@@ -108,6 +122,20 @@ class MotionConfig:
                 f"jump, step: a digit {reach} pixels from the centre leaves the canvas; expected at most "
                 f"{self.room // 2}, half of canvas - digit"
             )
+
+    def _check_unused(self) -> None:
+        """Refuse what would change nothing."""
+        usual = {f.name: f.default for f in fields(self) if f.name in _READ_BY}
+        changed = [name for name, value in usual.items() if getattr(self, name) != value]
+        for name in (*changed, *self.defects):
+            if self.motion not in _READ_BY[name]:
+                left = f", at {usual[name]}" if name in usual else ""
+                raise ConfigError(
+                    f"{name}: of motion {' or '.join(_READ_BY[name])}, and the motion is {self.motion}; "
+                    f"leave it out{left}"
+                )
+        if "redrawn-bounce" in self.defects and not self.deterministic:
+            raise ConfigError("redrawn-bounce: of deterministic bounces; others are drawn anyway")
 
     @property
     def centre(self) -> int:
@@ -136,7 +164,9 @@ class MotionConfig:
         """Of the modes: the law that a model should learn."""
         count = len(self.mode_names)
         p = self.probability
-        if p is None or (p == 0 and "zero-is-unset" in self.defects):
+        # A clip of horizontal is made by 1 - p before it is turned round.
+        unset = 1 if self.reverse and self.motion == "horizontal" else 0
+        if p is None or (p == unset and "zero-is-unset" in self.defects):
             return (1 / count,) * count
         return (p, *((1 - p) / (count - 1) for _ in range(count - 1)))
 
