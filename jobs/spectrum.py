@@ -43,6 +43,7 @@ from regimes.storage.samples import SamplesRecipe, split_work
 from regimes.studies.classifier_curves import ClassifierCurves
 from regimes.studies.spectrum import (
     REAL,
+    Halves,
     MixtureOf,
     SpectrumStudy,
     num_compared,
@@ -339,8 +340,10 @@ def _study_group(
     rows = dict(measured.rows)
     labels: Labels | None = measured.labels[REAL]
     config, saved = e.mixture, measured.saved
+    halves = None
     if group is not None:
-        rows = _of_class(measured, group)
+        rows, index = _of_class(measured, group), np.flatnonzero(measured.labels[REAL] == group)
+        halves = Halves.within(rows[REAL], index, len(measured.rows[REAL]), e.measure.seed)
         labels, saved = None, {}
         config = replace(config, by="pooled")
     mixture = None
@@ -354,6 +357,7 @@ def _study_group(
             e.measure,
             mixture,
             saved=saved,
+            halves=halves,
             group="all images" if group is None else f"class {group}",
             device=device,
             advance=stage.advance,

@@ -40,7 +40,7 @@ from regimes.spectra.matrix import Spectrum
 from regimes.spectra.rows import Rows
 from regimes.storage.artifacts import Recipe, to_json
 from regimes.studies.classifier_curves import ClassifierCurves
-from regimes.studies.classifier_curves import answer as classifier_answer
+from regimes.studies.classifier_curves_words import answer as classifier_answer
 from regimes.studies.spectrum import SpectrumStudy
 from regimes.studies.spectrum_words import answer
 

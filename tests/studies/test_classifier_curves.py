@@ -12,7 +12,8 @@ from regimes.classifiers.two_layer import TwoLayerConfig
 from regimes.errors import BadSource, ConfigError
 from regimes.figures.classifier_curves import captions, curves_figure, finding
 from regimes.figures.style import pdf_bytes, png_bytes
-from regimes.studies.classifier_curves import SHUFFLED, answer, classifier_curves
+from regimes.studies.classifier_curves import SHUFFLED, classifier_curves
+from regimes.studies.classifier_curves_words import answer
 
 MEANS = np.random.default_rng(99).standard_normal((3, 6))
 QUICK = TwoLayerConfig(steps=60, hidden=16)

@@ -7,6 +7,7 @@ from regimes.errors import ConfigError
 from regimes.figures import spectrum as figures
 from regimes.figures.style import png_bytes
 from regimes.gaussians.fit import FitConfig
+from regimes.images.split import Split
 from regimes.report import render
 from regimes.report.spectrum import SpectrumReport
 from regimes.spectra.matrix import eigenvalues
@@ -14,6 +15,7 @@ from regimes.spectra.rows import Rows, pixel_rows
 from regimes.studies.spectrum import (
     AS_IMAGES,
     MIXTURE,
+    Halves,
     MixtureOf,
     SpectrumConfig,
     num_steps,
@@ -121,6 +123,24 @@ def test_classes_images_and_saved_spectra():
     assert not found.comparison(AS_IMAGES).differs
     with pytest.raises(ValueError, match="equal numbers of rows"):
         study_spectra(rows, {}, SpectrumConfig(num_images=20), None, saved=saved)
+
+
+def test_images_of_a_class_stay_in_the_half_that_they_have_among_all():
+    """A model of classes is trained on half A of all; what it is compared with it must not have seen."""
+    labels = np.random.default_rng(0).integers(0, 3, 100)
+    index, split = np.flatnonzero(labels == 1), Split(num_images=100, seed=5)
+    rows = Rows(values=np.arange(200.0).reshape(100, 2)[index])
+    halves = Halves.within(rows, index, 100, seed=5)
+    assert set(index[halves.a]) == set(split.indices("A")) & set(index)
+    assert set(index[halves.b]) == set(split.indices("B")) & set(index)
+    whole = Halves.of(Rows(values=np.zeros((100, 2))), 5)
+    assert whole.a.tolist() == split.indices("A").tolist()
+    x = gaussian(60, 3, 0)
+    uneven = Halves(rows=Rows(values=x), a=np.arange(20), b=np.arange(20, 60))
+    found = study_spectra(uneven.rows, {}, SpectrumConfig(), None, halves=uneven)
+    assert found.num_rows == 20
+    own = eigenvalues(Rows(values=x[20:40])).values
+    np.testing.assert_allclose(found.spectra["real"].values, own)
 
 
 def test_what_cannot_be_compared_is_refused_by_name():

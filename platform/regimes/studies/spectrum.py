@@ -164,8 +164,23 @@ class Halves:
     @classmethod
     def of(cls, rows: Rows, seed: int) -> Halves:
         """Halves A and B as models here are trained on them."""
-        split = Split(num_images=len(rows), seed=seed)
-        return cls(rows=rows, a=split.indices("A"), b=split.indices("B"))
+        return cls.within(rows, np.arange(len(rows)), len(rows), seed)
+
+    @classmethod
+    def within(cls, rows: Rows, index: npt.NDArray[np.int64], num_all: int, seed: int) -> Halves:
+        """Of some of the images, such as a class: each stays in the half that it has among all.
+
+        Args:
+            rows: (M, D) of some images.
+            index: (M,) their positions among all.
+            num_all: number of all images.
+            seed: of the split of all.
+        """
+        place = np.full(num_all, -1)
+        place[index] = np.arange(len(index))
+        split = Split(num_images=num_all, seed=seed)
+        a, b = place[split.indices("A")], place[split.indices("B")]
+        return cls(rows=rows, a=a[a >= 0], b=b[b >= 0])
 
 
 def num_compared(num_real: int, sets: Sequence[int], config: SpectrumConfig) -> int:
@@ -195,6 +210,7 @@ def study_spectra(
     mixture: MixtureOf | None,
     *,
     saved: Mapping[str, Spectrum] | None = None,
+    halves: Halves | None = None,
     group: str = "all images",
     device: str = "cpu",
     advance: Callable[[], None] = lambda: None,
@@ -207,6 +223,7 @@ def study_spectra(
         config: what is measured.
         mixture: what is fitted to half A; None leaves it out.
         saved: spectra that exist, by name, of n rows each.
+        halves: of the real rows, if these are a class whose models saw half A of all classes.
         group: what the images are.
         device: where eigenvalues are computed.
         advance: called ``num_steps`` times.
@@ -221,8 +238,9 @@ def study_spectra(
             raise ConfigError(
                 f"{name}: expected {real.width} values per image, as the real ones have, got {rows.width}"
             )
-    halves = Halves.of(real, config.seed)
-    n = num_compared(len(real), [len(rows) for rows in sets.values()], config)
+    halves = Halves.of(real, config.seed) if halves is None else halves
+    count = 2 * min(len(halves.a), len(halves.b))
+    n = num_compared(count, [len(rows) for rows in sets.values()], config)
     with few_threads(min(n, real.width)):
         return _study(_Run(config, halves, n, device), sets, mixture, saved or {}, group, advance)
 
