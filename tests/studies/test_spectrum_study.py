@@ -183,20 +183,26 @@ def test_figures_show_the_spectra_and_are_bytes_twice_the_same(drawn):
 
 
 def test_the_report_says_everything_and_escapes_names(drawn):
-    page = SpectrumReport(
-        title="Spectra",
-        answer=answer(drawn),
-        figures=[("rank", png_bytes(figures.rank_curves(drawn)))],
-        studies=[drawn],
-        sets=[("<b>real", "here", 80)],
-        measured="pixels in [0, 1]",
-        mixture="one Gaussian",
-        recipe="{}",
-        command="python jobs/spectrum.py",
-    )
+    page = report(drawn)
     text = render(page)
     assert "&lt;b&gt;real" in text
     assert "<b>real" not in text
     assert "mixture, beside its control" in text
     assert f"{drawn.comparison(MIXTURE).value('ks'):.3f}" in text
     assert "N is not much larger than D" in text
+    assert "judged by itself" not in text
+    assert "Each of 3 groups is judged by itself" in render(report(drawn, groups=3))
+
+
+def report(drawn, groups=1):
+    return SpectrumReport(
+        title="Spectra",
+        answer=answer(drawn),
+        figures=[("rank", png_bytes(figures.rank_curves(drawn)))],
+        studies=[drawn] * groups,
+        sets=[("<b>real", "here", 80)],
+        measured="pixels in [0, 1]",
+        mixture="one Gaussian",
+        recipe="{}",
+        command="python jobs/spectrum.py",
+    )

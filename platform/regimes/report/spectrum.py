@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from regimes.report.page import Page
-from regimes.scores.spectrum import SpectralComparison
+from regimes.scores.spectrum import LEVEL, SpectralComparison
 from regimes.studies.spectrum import SpectrumStudy
 from regimes.studies.spectrum_words import cautions
 
@@ -40,7 +40,12 @@ class SpectrumReport(Page):
 
     def cautions(self) -> Sequence[str]:
         """What to beware of."""
-        return [*self.notes, *cautions(self.studies[0])]
+        several = len(self.studies)
+        each = (
+            f"Each of {several} groups is judged by itself: where nothing is going on, {several * LEVEL:.1g} "
+            f"verdicts of {several} per set are wrong by chance."
+        )
+        return [*self.notes, *([each] if several > 1 else []), *cautions(self.studies[0])]
 
 
 Cell = tuple[str, str]
