@@ -1,7 +1,7 @@
 """Do samples that repel each other cover more modes, and at what price? Sweep particle guidance.
 
 python jobs/guidance.py                          # handwritten digits, a few minutes
-python jobs/guidance.py --preset ring            # ten Gaussians, exact score: under a minute
+python jobs/guidance.py --preset ring            # ten Gaussians, exact score: a minute or two
 python jobs/guidance.py --preset circle          # clips: a digit jumps in one of eight directions
 python jobs/guidance.py --preset horizontal      # clips: a digit goes on to the right in 7 of 10 cases
 python jobs/guidance.py --preset ring --mode-weights .5 .3 .1 .05 .05 --name unequal

@@ -39,7 +39,14 @@ LARGEST_TRAINED = 1024
 """Values per image up to which the small network is trained: it is a multilayer perceptron."""
 _TRAINED_LEVELS = (0.02, 20.0)
 """First and last noise level that the small network is sampled at; those of others are EDM's."""
-_RESERVED = (REAL, OTHER_HALF, MIXTURE, AS_IMAGES)
+
+
+def plain_name(name: str) -> str:
+    """A name as files have it."""
+    return name.replace(", ", "-").replace(" ", "-")
+
+
+_RESERVED = {plain_name(name) for name in (REAL, OTHER_HALF, MIXTURE, AS_IMAGES)}
 _UNIT = 500
 _WIDTH, _STEPS = 128, 4000
 
@@ -55,7 +62,7 @@ class SpectrumExperiment:
     """Sets of samples of the same kinds; models as of the generate job, which are sampled first; or the
     word trained: a small network, trained here on half A of the real images (small images only)."""
     names: tuple[str, ...] = ()
-    """Names of the sets; by default the last parts of their paths."""
+    """Names of the sets, and of --spectra behind them; by default the last parts of their paths."""
     spectra: tuple[str, ...] = ()
     """Spectra that exist: .npz of this job, or NAME_nN_gramian_eigenvalues.npy of the published scripts
     (with --normalisation raw); of as many images as are compared."""
@@ -113,7 +120,7 @@ class SpectrumExperiment:
         if not self.with_mixture and self.mixture != FitConfig():
             raise ConfigError("--mixture: no mixture is fitted; leave --no-with-mixture out")
         self._check_unused()
-        taken = [name for name in self.set_names if name in _RESERVED]
+        taken = [name for name in self.set_names if plain_name(name) in _RESERVED]
         if taken:
             raise ConfigError(f"--names {taken[0]}: taken by the study; choose another name")
 
@@ -133,9 +140,13 @@ class SpectrumExperiment:
     @property
     def set_names(self) -> tuple[str, ...]:
         """One per set and file."""
-        own = set_names(self.sets, self.names) if self.sets else ()
-        files = set_names(self.spectra, ()) if self.spectra else ()
-        return (*own, *files)
+        specs = (*self.sets, *self.spectra)
+        found = set_names(specs, self.names) if specs else ()
+        if self.names:
+            return found
+        files = found[len(self.sets) :]  # those of another run may be called real or mixture
+        saved = (f"saved {name}" if plain_name(name) in _RESERVED else name for name in files)
+        return (*found[: len(self.sets)], *saved)
 
 
 @dataclass(frozen=True)

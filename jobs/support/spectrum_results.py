@@ -31,7 +31,7 @@ from regimes.jobs.support.result_folder import (
     parquet_bytes,
     slug,
 )
-from regimes.jobs.support.spectrum import PIXELS, SpectrumExperiment
+from regimes.jobs.support.spectrum import PIXELS, SpectrumExperiment, plain_name
 from regimes.report import render
 from regimes.report.spectrum import SpectrumReport
 from regimes.spectra.files import published_files, spectrum_bytes
@@ -198,7 +198,7 @@ def _default_name(recipe: SpectrumResultsRecipe) -> str:
 
 
 def _file_name(name: str) -> str:
-    return slug(name.replace(", ", "-").replace(" ", "-")) or "set"
+    return slug(plain_name(name)) or "set"
 
 
 def _principal_bytes(found: Leading) -> bytes:

@@ -129,6 +129,24 @@ def test_published_bandwidth_gradient_turns_the_force_of_a_pair_around():
     assert torch.equal(published_gradient(D * 0, 2), D * 0)  # NaN: not guided
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_published_method_adds_its_noise_on_a_gpu():
+    config = SamplerConfig(num_steps=4, s_churn=1.0)
+    ends = [
+        sample_as_published(
+            lambda x, sigma: x / (1 + sigma**2),
+            drawn((4, 1, 3, 3), 1)().to(device),
+            config=config,
+            factor=0.1,
+            group_size=2,
+            step_noise=drawn((4, 1, 3, 3), 2),  # on the CPU, as seeds draw it
+        ).cpu()
+        for device in ("cpu", "cuda")
+    ]
+    torch.testing.assert_close(ends[1], ends[0])
+
+
 def test_mixture_is_the_posterior_mean():
     """Beside a Monte Carlo estimate of E[y | x] with importance weights."""
     target = ring(3, weights=(0.5, 0.3, 0.2))

@@ -234,6 +234,18 @@ def test_options_that_would_change_nothing_are_refused(images, tmp_path, options
     assert not any(tmp_path.iterdir())
 
 
+def test_spectra_of_another_run_have_names_of_their_own():
+    saved = ("run/spectra/real.npz", "run/spectra/mixture-as-images.npz", "run/b.npz")
+    usual = SpectrumExperiment(sets=("a.npz",), spectra=saved)
+    assert usual.set_names == ("a", "saved real", "saved mixture-as-images", "b")
+    assert SpectrumExperiment(sets=("x/b.npz",), spectra=saved[2:]).set_names == ("x-b", "run-b")
+    named = SpectrumExperiment(sets=("a.npz",), spectra=saved[:1], names=("one", "two"))
+    assert named.set_names == ("one", "two")
+    for taken in ("real", "real, other half", "mixture-as-images"):
+        with pytest.raises(ConfigError, match=f"--names {taken}: taken by the study"):
+            SpectrumExperiment(sets=("a.npz",), names=(taken,))
+
+
 def test_sets_without_a_class_are_named():
     values = np.random.default_rng(0).standard_normal((60, 3))
     rows = {name: Rows(values=values) for name in ("real", "some", "plain")}
