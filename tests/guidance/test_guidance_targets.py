@@ -129,13 +129,25 @@ def test_published_bandwidth_gradient_turns_the_force_of_a_pair_around():
     assert torch.equal(published_gradient(D * 0, 2), D * 0)  # NaN: not guided
 
 
+class White:
+    """The denoiser of white noise, on any device."""
+
+    sigma_min, sigma_max = 0.0, math.inf
+
+    def round_sigma(self, sigma):
+        return sigma
+
+    def __call__(self, x, sigma, class_labels=None):
+        return x / (1 + sigma**2)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_published_method_adds_its_noise_on_a_gpu():
     config = SamplerConfig(num_steps=4, s_churn=1.0)
     ends = [
         sample_as_published(
-            lambda x, sigma: x / (1 + sigma**2),
+            White(),
             drawn((4, 1, 3, 3), 1)().to(device),
             config=config,
             factor=0.1,
