@@ -6,15 +6,20 @@ Reading and describing run in processes of their own (Ray would merge them into 
 the same resources), so that images are decoded while a network computes. A unit travels as one row,
 which Ray cannot split, and what waits between the stages is bounded: memory does not grow with the
 number of images. Any unit may be done twice: it writes the same bytes under the same name.
+
+A unit that fails, or under which workers die, is left out and tried once more by other workers when the
+rest is done; then it is named.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from regimes import errors
+from regimes.actors.failures import describe, report
 from regimes.actors.runtime import RayRuntime, hushed
 from regimes.errors import ConfigError, RegimesError
 from regimes.images.sources import ImageSource, open_source
@@ -41,7 +47,11 @@ from regimes.storage.features import (
 WAITING_BYTES = 48 * 2**20  # of decoded images between the stages, per actor
 MAX_RESTARTS = 100  # of an actor; Ray Data's own default has no end
 ATTEMPTS = 5  # of a unit under which actors die
-IN_FLIGHT = 2  # units per actor: one running, one waiting, so that no actor idles
+MOST_FAILED = 3  # units of a round; with more it is not the units
+IN_FLIGHT = (
+    2,  # units per actor: one running, one waiting, so that no actor idles
+    1,  # in the second round, of units that failed in the first: who waits does not die with another
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,20 +86,22 @@ def read_rows(
             source = _open(specs[recipe.images.address]) if _is_source(recipe) else None
             block = read_block(Store(root), recipe, row["unit"], row["name"], source)
             rows.append(head | pack(block))
-        except RegimesError as error:
+        except Exception as error:
             rows.append(head | {"error": _as_text(error)})
     return pa.Table.from_pylist(rows, schema=_ROW)
 
 
-def _as_text(error: RegimesError) -> str:
-    """An error that a user can act on, as a row carries it: Ray Data forgets the causes of others."""
+def _as_text(error: Exception) -> str:
+    """An error as a row carries it, so that others go on: its class and message, or its traceback."""
+    if not isinstance(error, RegimesError):
+        return json.dumps([None, "".join(traceback.format_exception(error))])
     public = next(c for c in type(error).__mro__ if c.__module__ == RegimesError.__module__)
     return json.dumps([public.__name__, str(error)])
 
 
-def _from_text(text: str) -> RegimesError:
+def _from_text(text: str) -> Exception:
     name, message = json.loads(text)
-    error: RegimesError = getattr(errors, name)(message)
+    error: Exception = (RuntimeError if name is None else getattr(errors, name))(message)
     return error
 
 
@@ -109,7 +121,9 @@ _ROW = pa.schema({
     "shapes": pa.list_(pa.int64()), "positions": pa.list_(pa.int64()), "pixels": pa.large_binary(),
 })  # fmt: skip
 
-_OUTCOME = pa.schema({"recipe": pa.int64(), "entries": pa.string(), "error": pa.string()})
+_OUTCOME = pa.schema({
+    "recipe": pa.int64(), "unit": pa.int64(), "entries": pa.string(), "error": pa.string(),
+})  # fmt: skip
 
 
 def pack(block: Block) -> dict[str, Any]:
@@ -169,13 +183,13 @@ class DescribeUnits:
         return pa.Table.from_pylist(units, schema=_OUTCOME)
 
     def _outcome(self, table: pa.Table, row: int) -> dict[str, Any]:
-        recipe, failure = table["recipe"][row].as_py(), table["error"][row].as_py()
-        if failure is not None:
-            return {"recipe": recipe, "error": failure}
+        head = {name: table[name][row].as_py() for name in ("recipe", "unit", "error")}
+        if head["error"] is not None:
+            return head
         try:
-            return {"recipe": recipe, "entries": json.dumps(self._describe(table, row))}
-        except RegimesError as error:
-            return {"recipe": recipe, "error": _as_text(error)}
+            return head | {"entries": json.dumps(self._describe(table, row))}
+        except Exception as error:
+            return head | {"error": _as_text(error)}
 
     def _describe(self, table: pa.Table, row: int) -> list[dict[str, Any]]:
         recipe, block = self.recipes[table["recipe"][row].as_py()], unpack(table, row)
@@ -220,7 +234,9 @@ def extract(
 
     Raises:
         BadImage: if an image cannot be decoded and the recipe does not leave such out.
-        BadDescriptor: if a network fails.
+        BadDescriptor: if a network makes no proper features.
+        WorkFailed: if units failed, or workers died under them, in both rounds; the others are done.
+        RuntimeError: if more than ``MOST_FAILED`` did in one.
     """
     specs = dict(sources or {})
     entries: list[list[FileEntry]] = [[] for _ in recipes]
@@ -231,9 +247,10 @@ def extract(
         work += [{"recipe": i, "unit": unit, "name": name} for unit, name in missing]
     if work:
         plan = _Plan.of(runtime, recipes, len(work), workers, hardware or Hardware())
-        for i, found in _stream(store, recipes, work, specs, plan):
-            entries[i] += found
-            on_unit()
+        with contextlib.closing(_complete(store, recipes, work, specs, plan)) as done:
+            for i, found in done:
+                entries[i] += found
+                on_unit()
     for i, recipe in enumerate(recipes):
         finish(store, recipe, entries[i])
 
@@ -282,19 +299,65 @@ class _Plan:
         )
 
 
+def _complete(
+    store: Store,
+    recipes: Sequence[FeaturesRecipe],
+    work: list[dict[str, Any]],
+    specs: dict[str, str],
+    plan: _Plan,
+) -> Generator[tuple[int, list[FileEntry]], None, None]:
+    """Do all units, those that failed in one more round; yields (recipe, entries) as they are done."""
+    left = {(unit["recipe"], unit["unit"]): unit for unit in work}
+    for in_flight in IN_FLIGHT:
+        failed: dict[tuple[int, int], Exception] = {}
+        with contextlib.closing(
+            _stream(store, recipes, list(left.values()), specs, plan, in_flight)
+        ) as outcomes:
+            for row in outcomes:
+                key = row["recipe"], row["unit"]
+                if row["error"] is not None:
+                    failed[key] = _unit_error(row["error"], failed)
+                elif left.pop(key, None) is not None:
+                    entries = [FileEntry(**entry) for entry in json.loads(row["entries"])]
+                    yield row["recipe"], entries
+        if not left:
+            return
+    died = RuntimeError("workers died under it")
+    raise report([(_name(recipes, unit), failed.get(key, died)) for key, unit in left.items()])
+
+
+def _unit_error(text: str, others: Mapping[Any, Exception]) -> Exception:
+    """The error of a unit that is to be tried again; raises what has no use in that."""
+    error = _from_text(text)
+    if isinstance(error, RegimesError):
+        raise error
+    if len(others) >= MOST_FAILED:
+        raise RuntimeError(
+            f"{len(others) + 1} units could not be described: {describe(error)}"
+        ) from error
+    return error
+
+
+def _name(recipes: Sequence[FeaturesRecipe], unit: Mapping[str, Any]) -> str:
+    recipe = recipes[unit["recipe"]]
+    return f"{recipe.descriptor.label} of {recipe.images.address}, {unit['name']}"
+
+
 def _stream(
     store: Store,
     recipes: Sequence[FeaturesRecipe],
     work: list[dict[str, Any]],
     specs: dict[str, str],
     plan: _Plan,
-) -> Iterator[tuple[int, list[FileEntry]]]:
-    """Run the Ray Data pipeline; yields (recipe, entries) as units are done."""
+    in_flight: int,
+) -> Generator[dict[str, Any], None, None]:
+    """Run the Ray Data pipeline; yields outcomes as they come, none of a unit under which workers die."""
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.max_errored_blocks = MOST_FAILED
     limits = context.execution_options.resource_limits
     context.execution_options.resource_limits = limits.copy(
         object_store_memory=plan.actors * WAITING_BYTES
@@ -319,13 +382,9 @@ def _stream(
             max_restarts=MAX_RESTARTS,
             max_task_retries=ATTEMPTS - 1,
             compute=ray.data.ActorPoolStrategy(
-                size=plan.actors, max_tasks_in_flight_per_actor=IN_FLIGHT
+                size=plan.actors, max_tasks_in_flight_per_actor=in_flight
             ),
         )
     )
     with hushed():
-        for row in described.iter_rows():
-            if row["error"] is not None:
-                raise _from_text(row["error"])
-            found = [FileEntry(**entry) for entry in json.loads(row["entries"])]
-            yield row["recipe"], found
+        yield from described.iter_rows()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -29,7 +30,12 @@ FAILURES = 3  # of a slot in a row, without a finished unit in between
 BACKOFF_S = 1.0  # before a second actor in a slot; doubled every time
 SLOW = 2.0  # times the median: from then on a running unit is given to an idle actor as well
 POLL_S = 0.5
+START_S = 60.0  # an actor that has not answered for so long may never: no room, or no node
 DRAIN_S = 2.0  # `ray job stop` kills after three seconds
+NO_ROOM = (
+    "no node has room for a replica yet; if none comes, ask for less (--device, --gpus-per-replica), or see "
+    "`ray status`"
+)
 
 Ask = Callable[[Any, int, int], Any]
 """(actor, recipe, unit) -> a reference to the unit's entry"""
@@ -61,7 +67,7 @@ class _Slot:
     """When it began with the first."""
     failures: int = 0
     due: float = 0.0
-    """When the next actor may start."""
+    """When the next actor may start, or was started."""
     given_up: bool = False
 
     @property
@@ -76,6 +82,12 @@ class _Slot:
         So who killed it is known only if nobody else was there.
         """
         return self.failures > 0 or any(unit.attempts for unit in self.running.values())
+
+    def is_stuck(self, late: float) -> bool:
+        """Whether since ``late`` it waits for its actor, or is at what another has done meanwhile."""
+        if not self.ready:
+            return self.due <= late
+        return any(unit.done for unit in list(self.running.values())[:1]) and self.since <= late
 
 
 class Pool:
@@ -105,6 +117,7 @@ class Pool:
         self._again: deque[_Unit] = deque()
         self._seconds: deque[float] = deque(maxlen=200)  # that units took
         self._poisoned: list[tuple[str, BaseException]] = []
+        self._began, self._said = math.inf, False
 
     def run(
         self, ask: Ask, work: Sequence[tuple[int, int]]
@@ -121,7 +134,7 @@ class Pool:
             RuntimeError: if all slots were given up, or nothing has ever worked; the cause is the
                 last actor's error.
         """
-        self._ask = ask
+        self._ask, self._began = ask, time.monotonic()
         self._fresh.extend(_Unit(recipe, unit) for recipe, unit in work)
         left = len(work)
         try:
@@ -144,6 +157,7 @@ class Pool:
     def _events(self) -> Iterator[tuple[_Unit, FileEntry | None]]:
         """Wait for what happens next; yields units that are finished, without an entry if set aside."""
         self._fill()
+        self._say_what_is_awaited()
         if not self._owner:
             time.sleep(max(0.0, min(s.due for s in self._alive()) - time.monotonic()))
             return
@@ -159,13 +173,21 @@ class Pool:
         """Seconds until something is to be done even if nothing is heard."""
         waiting = any(slot.actor is None for slot in self._alive())
         idle = any(slot.ready and not slot.running for slot in self._slots)
-        return POLL_S if waiting or idle else None
+        return POLL_S if waiting or idle or not self._said else None
+
+    def _say_what_is_awaited(self) -> None:
+        """Once, if no actor was ready for a long time: nothing else tells waiting from hanging."""
+        if self._said or any(slot.ready for slot in self._slots):
+            self._said = True
+        elif time.monotonic() - self._began > START_S:
+            self._said = True
+            print(NO_ROOM, file=sys.stderr, flush=True)
 
     def _fill(self) -> None:
         """Start actors that are due, and give every ready one enough to do."""
         for slot in self._alive():
             if slot.actor is None and time.monotonic() >= slot.due:
-                slot.actor = self._start()
+                slot.actor, slot.due = self._start(), time.monotonic()
                 slot.waits = slot.actor.ready.remote()
                 self._owner[slot.waits] = slot, None
         depth = self._depth()
@@ -190,10 +212,16 @@ class Pool:
                 return unit
         if self._fresh:
             return self._fresh.popleft()
-        alive = {s.number for s in self._alive()}
-        if again and (len(alive) == 1 or all(u.failed_in >= alive for u in again)):
-            return self._again.popleft()
+        for unit in again:  # it failed here too, but nobody else will take it
+            if unit.failed_in >= self._able():
+                self._again.remove(unit)
+                return unit
         return None if slot.running else self._straggling(slot)
+
+    def _able(self) -> set[int]:
+        """Slots that take units, or soon may: not those whose actors find no room, or hang."""
+        late = time.monotonic() - START_S
+        return {slot.number for slot in self._alive() if not slot.is_stuck(late)}
 
     def _straggling(self, idle: _Slot) -> _Unit | None:
         """A unit that waits behind another, or takes much longer than others; asked once more."""

@@ -11,6 +11,7 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from regimes.actors.runtime import RayRuntime
@@ -83,7 +84,7 @@ def train_distributed(
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    mailbox = _beside_the_driver(ray).remote()
     config = {"root": store.root.uri, "recipe": recipe, "execution": execution, "mailbox": mailbox}
     with runtime.scratch() as folder:
         trainer = TorchTrainer(
@@ -97,6 +98,14 @@ def train_distributed(
             ),
         )
         _watch(trainer.fit, mailbox, on_report)
+
+
+def _beside_the_driver(ray: ModuleType) -> Any:
+    """The class of mailboxes on the driver's node: on another it could vanish with a spot node."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox)
 
 
 def _require(runtime: RayRuntime, workers: int, use_gpu: bool) -> None:

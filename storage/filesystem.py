@@ -49,7 +49,10 @@ class Location:
         self.uri = str(uri) if stripped.endswith(":") else stripped  # memory:// is a root
         self.is_local = "://" not in self.uri or self.uri.startswith("file://")
         try:
-            self.filesystem, self.path = _resolve(self.uri, self.is_local)
+            found = persist(
+                lambda: _resolve(self.uri, self.is_local)
+            )  # may ask for a bucket's region
+            self.filesystem, self.path = found
             if self.is_local:
                 self.uri = self.path  # absolute: workers have working directories of their own
         except (OSError, ValueError, ImportError, pa.ArrowInvalid) as error:
@@ -161,8 +164,14 @@ class Location:
         content.seek(0)
         if not self._has_keys:
             self.filesystem.create_dir(os.path.dirname(target), recursive=True)
-        with self.filesystem.open_output_stream(target) as stream:
-            shutil.copyfileobj(content, stream, _SPOOL_BYTES)
+        try:
+            with self.filesystem.open_output_stream(target) as stream:
+                shutil.copyfileobj(content, stream, _SPOOL_BYTES)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # interrupted: closing has shown half a file
+                with contextlib.suppress(OSError):
+                    self.filesystem.delete_file(target)
+            raise
 
     @property
     def _has_keys(self) -> bool:

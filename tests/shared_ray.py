@@ -20,13 +20,15 @@ from regimes.actors.runtime import RayRuntime, _loopback_environment
 def _cluster() -> dict[str, str]:
     """What a process needs in its environment to join; starts the cluster when first asked."""
     private = _loopback_environment()
+    found = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    here = os.pathsep.join([os.path.dirname(__file__), *filter(None, found)])
     process = subprocess.Popen(
         [sys.executable, __file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=os.environ | private,
+        env=os.environ | private | {"PYTHONPATH": here},  # workers import what tests define
     )
     assert process.stdin is not None
     assert process.stdout is not None

@@ -37,10 +37,10 @@ DISK = {
 NODES = {
     "aws": {
         "type": "object",
-        "required": ["InstanceType", "IamInstanceProfile", "BlockDeviceMappings"],
+        "required": ["InstanceType", "ImageId", "IamInstanceProfile", "BlockDeviceMappings"],
         "properties": {
             "InstanceType": {"pattern": r"^[a-z0-9-]+\.[a-z0-9]+$"},
-            "ImageId": {"pattern": "^ami-[0-9a-f]{8,17}$"},
+            "ImageId": {"pattern": "^(ami-[0-9a-f]{8,17}|resolve:ssm:/aws/service/[a-z0-9._/-]+)$"},
             "IamInstanceProfile": {"required": ["Name"], "maxProperties": 1},
             "InstanceMarketOptions": {"properties": {"MarketType": {"const": "spot"}}},
             "BlockDeviceMappings": {
@@ -151,6 +151,16 @@ def test_a_cluster_installs_pinned_versions_opens_nothing_and_knows_where_result
     assert "~/.ray/auth_token" in cluster["file_mounts"]
     assert "security_group" not in cluster["provider"]
     assert {".git", ".venv", "results"} <= set(cluster["rsync_exclude"])
+
+
+@pytest.mark.parametrize(
+    ("name", "packages"),
+    [(CLUSTERS[0], ["boto3"]), (CLUSTERS[1], ["google-api-python-client", "google-auth-httplib2"])],
+)
+def test_the_head_has_what_its_autoscaler_talks_to_the_cloud_with(name, packages):
+    """What ray.autoscaler._private.{aws,gcp} import and no dependency of ours brings."""
+    (command,) = read(name)["head_setup_commands"]
+    assert command.split()[-len(packages) :] == packages
 
 
 def ray_cluster(name):

@@ -60,7 +60,7 @@ class Run:
             )
         try:
             return pq.read_table(pa.BufferReader(self.location.read(TABLE)))
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, OSError) as error:
             raise BrokenArtifact(
                 f"{self.location.uri}/{TABLE}: not readable as Parquet ({error}); delete the folder "
                 "and run the job again"

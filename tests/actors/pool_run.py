@@ -52,6 +52,10 @@ class Worker:
         if unit == 5:
             raise ValueError("five is right out")
 
+    def _finds_no_room_for_a_second(self, unit: int, first: bool) -> None:
+        if unit == 5 and first:
+            raise ValueError("five is right out, for now")
+
     def _not_finite_at_five(self, unit: int, first: bool) -> None:
         if unit == 5:
             raise NotFiniteSamples("samples of seeds [5] are not finite")
@@ -70,13 +74,14 @@ class Worker:
 def main() -> None:
     """Every way to misbehave, on two actors."""
     base = Path(sys.argv[1])
-    pools.BACKOFF_S = 0.2
+    pools.BACKOFF_S, pools.START_S = 0.2, 2.0
     runtime, found = RayRuntime(2), {}
     ray = runtime.start()
-    remote = ray.remote(Worker).options(num_cpus=1, max_restarts=0, max_task_retries=0)
+    options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
     ways = (
         "dies once", "dies at five", "always dies", "raises at five", "never starts",
         "not finite at five", "full disk", "hangs once", "short",
+        "finds no room for a second",
     )  # fmt: skip
     for how in ways:
         folder = base / how
@@ -85,7 +90,9 @@ def main() -> None:
 
         def start(folder: Path = folder, how: str = how, started: list = started) -> object:
             started.append(time.monotonic())
-            return remote.remote(str(folder), how)
+            nowhere = how == "finds no room for a second" and len(started) == 2
+            place = {"resources": {"nowhere": 1.0}} if nowhere else {}
+            return ray.remote(Worker).options(**options, **place).remote(str(folder), how)
 
         pool = Pool(ray, start, 2, lambda i, unit: f"unit {unit} of model {i}")
         work = [(i, unit) for i in (0, 1) for unit in range(100 if how == "short" else 10)]

@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pool_run
 import pytest
+
+from regimes.actors import pool as pools
 
 ALL = [[i, unit] for i in (0, 1) for unit in range(10)]
 
@@ -30,8 +33,8 @@ def ran(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("how", ["dies once", "hangs once"])
-def test_every_unit_is_done_once_although_actors_die_or_hang(ran, how):
+@pytest.mark.parametrize("how", ["dies once", "hangs once", "finds no room for a second"])
+def test_every_unit_is_done_once_although_actors_die_hang_or_never_start(ran, how):
     assert sorted(ran[how]["done"]) == ALL
     assert ran[how]["error"] is None
 
@@ -90,3 +93,22 @@ def test_what_no_other_actor_would_mend_ends_the_run_at_once(ran):
 def test_short_units_are_handed_out_several_at_once(ran):
     assert ran["short"]["depth"] > 2
     assert len(ran["short"]["done"]) == 200
+
+
+@pytest.mark.parametrize(("patience_s", "said"), [(-1.0, 1), (60.0, 0)])
+def test_a_pool_for_which_there_is_no_room_says_so_once(monkeypatch, capsys, patience_s, said):
+    """On a Ray that answers the fourth time it is asked."""
+    monkeypatch.setattr(pools, "START_S", patience_s)
+    asked = []
+
+    def wait(references, num_returns, timeout):
+        asked.append(timeout)
+        return references[: len(asked) > 3], []
+
+    ray = SimpleNamespace(wait=wait, get=lambda reference: reference, kill=lambda actor: None)
+    ray.exceptions = SimpleNamespace(TaskCancelledError=KeyError, RayError=OSError)
+    actor = SimpleNamespace(ready=SimpleNamespace(remote=lambda: "ready"))
+    pool = pools.Pool(ray, lambda: actor, 1)
+    assert list(pool.run(lambda actor, recipe, unit: f"{unit}", [(0, 7)])) == [(0, "7")]
+    assert capsys.readouterr().err.count("no node has room for a replica") == said
+    assert said or None not in asked[:4]  # until it has said so, it must not wait for ever

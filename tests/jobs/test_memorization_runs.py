@@ -93,6 +93,7 @@ def test_a_second_run_computes_nothing(finished: tuple[Path, str]) -> None:
     assert {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow  # the client waits 0.2 s after every refusal; artifacts alone: test_object_store.py
 def test_on_a_failing_object_store_the_job_ends_with_the_same_bytes(
     finished: tuple[Path, str],
 ) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import deadly
 import numpy as np
 import psutil
 
+from regimes.actors import extraction
 from regimes.actors.extraction import extract
 from regimes.actors.runtime import RayRuntime
 from regimes.descriptors.options import DescriptorOptions, find_network
@@ -24,6 +26,23 @@ from regimes.storage.images import ImagesRecipe
 from regimes.storage.tables import write_shard
 
 
+def run_deadly(store, images, runtime):
+    """What becomes of a unit under which workers die: the error, and the shards that there are."""
+    options = DescriptorOptions(descriptor="python:deadly:describe")
+    config, path = find_network(options)
+    network = DescriptorRecipe(name=config.name, network=config)
+    import_weights(store, network, path)
+    fit_descriptor(store, network)
+    wanted = FeaturesRecipe(images=images, descriptor=network)
+    before, extraction.ATTEMPTS = extraction.ATTEMPTS, 1  # starting workers takes a while
+    try:
+        extract(runtime, store, [wanted], on_unit=lambda: None)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}", sorted(store.artifact(wanted).present())
+    finally:
+        extraction.ATTEMPTS = before
+
+
 def descriptors(store, script):
     """A network and pixels, both ready in the store."""
     config, path = find_network(
@@ -39,8 +58,7 @@ def descriptors(store, script):
 def numbered_images(store):
     """An artifact whose ids are seeds."""
     recipe = ImagesRecipe(fingerprint="seeds", image_size=None, channels=None, skip_bad=False)
-    images = np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
-    artifact = store.artifact(recipe)
+    images, artifact = deadly.pixels(), store.artifact(recipe)
     entries = [
         write_shard(
             artifact, unit, np.arange(40)[unit * 5 :][:5], {"image": images[unit * 5 :][:5]}
@@ -110,6 +128,7 @@ def run(root, folder, script):
         except Exception as error:
             cause = find_cause(error)
             report["error"] = f"{type(cause).__name__}: {cause}"
+        report["deadly"] = run_deadly(store, wanted[0].images, runtime)
     finally:
         runtime.close()
     return report

@@ -105,6 +105,13 @@ def test_a_bad_image_stops_the_run_by_name(run):
     assert "05b.png" in run[3]["error"]
 
 
+def test_a_unit_under_which_workers_die_is_named_when_the_others_are_done(run):
+    error, shards = run[3]["deadly"]
+    assert error.startswith("WorkFailed: 1 of the work units failed")
+    assert "shard-000003.parquet: workers died under it" in error
+    assert shards == [f"shard-{unit:06d}.parquet" for unit in range(8) if unit != 3]
+
+
 @pytest.mark.parametrize("ids", [["a", "b", "c"], [7, 5, 9], []])
 def test_a_block_survives_the_way_between_processes(rng, ids):
     import pyarrow as pa

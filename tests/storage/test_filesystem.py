@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 
 import pyarrow.fs as pafs
 import pytest
@@ -114,6 +115,18 @@ def test_interrupted_write_is_not_listed(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
     (tmp_path / "a.tmp-0123").write_bytes(b"1")  # what a kill -9 leaves
     assert Location(str(tmp_path)).sizes() == {}
+
+
+def test_interrupted_upload_of_several_parts_leaves_no_half_file(monkeypatch):
+    def interrupted(source, target, size):
+        target.write(source.read(2))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copyfileobj", interrupted)
+    location = Location("memory://regimes-interrupted-test")
+    with pytest.raises(KeyboardInterrupt):
+        location.write("a", b"1234")
+    assert location.sizes() == {}
 
 
 def test_only_temporary_files_that_are_long_abandoned_are_swept(tmp_path):

@@ -1,0 +1,23 @@
+"""A descriptor that no process survives which describes a certain image, for tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import torch
+
+DEADLY = 16
+
+
+def pixels() -> np.ndarray:
+    """(40, 8, 8, 3) uint8: images of which number ``DEADLY`` is the one."""
+    return np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+
+
+def describe(images: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, C) uint8 -> (B, C) means."""
+    if (images.numpy() == pixels()[DEADLY]).all((1, 2, 3)).any():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return images.float().mean((1, 2))
