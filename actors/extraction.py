@@ -19,6 +19,7 @@ import functools
 import json
 import logging
 import traceback
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -363,28 +364,32 @@ def _stream(
         object_store_memory=plan.actors * WAITING_BYTES
     )
     root, held = store.root.uri, list(recipes)
-    described = (
-        ray.data.from_items(work, override_num_blocks=len(work))
-        .map_batches(
-            functools.partial(read_rows, root=root, recipes=held, specs=specs),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=plan.reader_cpus,
-            compute=ray.data.TaskPoolStrategy(size=plan.readers),
+    with (
+        warnings.catch_warnings()
+    ):  # restarts have no named parameter in Ray 2.60, which warns of that
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        described = (
+            ray.data.from_items(work, override_num_blocks=len(work))
+            .map_batches(
+                functools.partial(read_rows, root=root, recipes=held, specs=specs),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=plan.reader_cpus,
+                compute=ray.data.TaskPoolStrategy(size=plan.readers),
+            )
+            .map_batches(
+                DescribeUnits,
+                fn_constructor_args=(root, held, plan.device, plan.threads),
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=plan.actor_cpus,
+                num_gpus=plan.actor_gpus,
+                max_restarts=MAX_RESTARTS,
+                max_task_retries=ATTEMPTS - 1,
+                compute=ray.data.ActorPoolStrategy(
+                    size=plan.actors, max_tasks_in_flight_per_actor=in_flight
+                ),
+            )
         )
-        .map_batches(
-            DescribeUnits,
-            fn_constructor_args=(root, held, plan.device, plan.threads),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=plan.actor_cpus,
-            num_gpus=plan.actor_gpus,
-            max_restarts=MAX_RESTARTS,
-            max_task_retries=ATTEMPTS - 1,
-            compute=ray.data.ActorPoolStrategy(
-                size=plan.actors, max_tasks_in_flight_per_actor=in_flight
-            ),
-        )
-    )
     with hushed():
         yield from described.iter_rows()

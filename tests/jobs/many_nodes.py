@@ -23,6 +23,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def node_options() -> dict[str, int]:
+    """One CPU. Its agent, which takes submissions, has a port of its own: the default is another Ray's."""
+    return {
+        "num_cpus": 1,
+        "object_store_memory": 10**8,
+        "dashboard_agent_listen_port": free_port(),
+    }
+
+
 def main() -> None:
     """Start, obey, stop."""
     folder = tempfile.mkdtemp(prefix="rn-", dir="/tmp")  # short: sockets go there
@@ -31,20 +40,19 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     port = free_port()
-    head = {
-        "num_cpus": 1, "include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port,
-        "object_store_memory": 10**8,
-    }  # fmt: skip
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    node = {"num_cpus": 1, "object_store_memory": 10**8}
-    nodes = [cluster.add_node(**node) for _ in range(2)]
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args=node_options()
+        | {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port},
+    )
+    nodes = [cluster.add_node(**node_options()) for _ in range(2)]
     try:
         print(json.dumps({"dashboard": f"http://127.0.0.1:{port}", "folder": folder}), flush=True)
         for line in sys.stdin:
             if line.strip() == "remove":
                 cluster.remove_node(nodes.pop(0), allow_graceful=False)
             else:
-                nodes.append(cluster.add_node(**node))
+                nodes.append(cluster.add_node(**node_options()))
             print(len(nodes), flush=True)
     finally:
         cluster.shutdown()
