@@ -12,6 +12,8 @@ import jsonschema
 import pytest
 import yaml
 
+from regimes.actors.runtime import KEEP_FREED_MEMORY
+
 ROOT = Path(__file__).parents[1]
 CLUSTERS = ("cluster.yaml", "cluster-gcp.yaml")
 MANIFESTS = ("raycluster.yaml", "rayjob.yaml")
@@ -216,7 +218,7 @@ def test_the_jobs_that_documents_name_exist():
 def test_an_upload_leaves_results_and_environments_at_home():
     runtime_env = read("runtime_env.yaml")
     assert {"/.git", "/.venv", "/results", "/samples"} <= set(runtime_env["excludes"])
-    assert runtime_env["env_vars"]["PYTHONPATH"] == "platform"
+    assert runtime_env["env_vars"] == {"PYTHONPATH": "platform"} | KEEP_FREED_MEMORY
     assert runtime_env["working_dir"] == "."
 
 

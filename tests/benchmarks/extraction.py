@@ -24,12 +24,14 @@ import argparse
 import contextlib
 import math
 import multiprocessing
+import os
 import tempfile
 import threading
 import time
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -37,9 +39,8 @@ import torch
 from torch import Tensor, nn
 
 from regimes.actors.extraction import Hardware, extract
-from regimes.actors.runtime import RayRuntime
+from regimes.actors.runtime import KEEP_FREED_MEMORY, RayRuntime
 from regimes.descriptors.options import DescriptorOptions, find_network
-from regimes.memory import keep_freed_memory
 from regimes.storage.artifacts import Store
 from regimes.storage.features import (
     DescriptorRecipe,
@@ -121,8 +122,6 @@ def bare_process(
 ) -> None:
     """Describe every n-th unit in a plain loop."""
     torch.set_num_threads(options.threads)
-    if options.keep:
-        keep_freed_memory()
     store = Store(root)
     descriptor = load_descriptor(store, recipe.descriptor)
     names = [shard.name for shard in store.artifact(recipe.images).files]
@@ -142,8 +141,10 @@ def run_bare(store: Store, recipe: FeaturesRecipe, options: argparse.Namespace) 
         )
         for i in range(options.workers)
     ]
-    for process in processes:
-        process.start()
+    kept = KEEP_FREED_MEMORY if options.keep else {}
+    with mock.patch.dict(os.environ, kept):
+        for process in processes:
+            process.start()
     units = [done.get() for _ in store.artifact(recipe.images).files]
     for process in processes:
         process.join()

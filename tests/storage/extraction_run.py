@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from unittest import mock
 
 import deadly
 import numpy as np
@@ -95,6 +96,25 @@ def processes(word):
     return found
 
 
+def run_in_two_stages(store, wanted, sources, runtime):
+    """As for GPUs, where reading has processes of its own: the files, and what processes there were."""
+    fused, seen = extraction._Plan.of, {"describing": 0, "merged": 0}
+
+    def staged(*args):
+        return dataclasses.replace(fused(*args), readers=1, actor_cpus=0.5)
+
+    def look():
+        seen["describing"] += len(processes("MapBatches(DescribeUnits)"))
+        seen["merged"] += len(processes("MapBatches(Reader)->MapBatches(DescribeUnits)"))
+
+    for recipe in wanted:
+        store.artifact(recipe).remove()
+    with mock.patch.object(extraction._Plan, "of", staged):
+        extract(runtime, store, wanted, on_unit=look, sources=sources)
+    files = [dataclasses.asdict(entry) for entry in store.artifact(wanted[0]).files]
+    return seen | {"files_in_stages": files}
+
+
 def run(root, folder, script):
     """Everything once with an actor killed, again after a loss, and with a bad image: what happened."""
     store = Store(root)
@@ -103,8 +123,6 @@ def run(root, folder, script):
 
     def kill_once():
         if not report["killed"]:
-            report["readers"] = len(processes("MapBatches(read_rows)"))
-            report["merged"] = len(processes("MapBatches(read_rows)->MapBatches(DescribeUnits)"))
             actors = processes("MapBatches(DescribeUnits)")
             report["actors"], report["killed"] = len(actors), 1
             actors[0].kill()
@@ -128,6 +146,7 @@ def run(root, folder, script):
         except Exception as error:
             cause = find_cause(error)
             report["error"] = f"{type(cause).__name__}: {cause}"
+        report |= run_in_two_stages(store, wanted, sources, runtime)
         report["deadly"] = run_deadly(store, wanted[0].images, runtime)
     finally:
         runtime.close()

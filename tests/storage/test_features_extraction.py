@@ -12,7 +12,8 @@ from PIL import Image
 from shared_ray import joined
 from torch import nn
 
-from regimes.actors.extraction import Hardware, pack, unpack
+from regimes.actors.extraction import Hardware
+from regimes.actors.reading import pack, unpack
 from regimes.errors import ConfigError
 from regimes.images.sources import open_source
 from regimes.storage.artifacts import Store
@@ -86,10 +87,11 @@ def test_images_left_out_are_listed(run):
     assert read_left_out(store, recipes[0]) == {}
 
 
-def test_reading_and_describing_have_processes_of_their_own(run):
+def test_reading_has_processes_of_its_own_where_it_feeds_gpus(run):
     report = run[3]
-    assert report["actors"] >= 1
+    assert report["describing"] >= 1
     assert report["merged"] == 0
+    assert report["files_in_stages"] == report["files"]
 
 
 def test_a_killed_actor_changes_nothing_and_what_is_lost_is_made_again(run):
@@ -116,7 +118,7 @@ def test_a_unit_under_which_workers_die_is_named_when_the_others_are_done(run):
 def test_a_block_survives_the_way_between_processes(rng, ids):
     import pyarrow as pa
 
-    from regimes.actors import extraction
+    from regimes.actors import reading
 
     groups = [
         (np.array([0, 2]), rng.integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)),
@@ -125,7 +127,7 @@ def test_a_block_survives_the_way_between_processes(rng, ids):
     kind = np.int64 if ids and isinstance(ids[0], int) else np.str_
     block = Block(np.array(ids, kind), groups if ids else [], {"x": "bad"})
     row = {"recipe": 0, "unit": 3} | pack(block)
-    found = unpack(pa.Table.from_pylist([row], schema=extraction._ROW), 0)
+    found = unpack(pa.Table.from_pylist([row], schema=reading._ROW), 0)
     assert found.ids.tolist() == ids
     assert found.left_out == {"x": "bad"}
     assert len(found.groups) == len(block.groups)
