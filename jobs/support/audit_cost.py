@@ -15,6 +15,7 @@ from regimes.images.sources import ImageSource
 from regimes.jobs.support.audit_features import AuditFeatures, Described, SetFeatures
 from regimes.jobs.support.audit_results import AuditResults
 from regimes.jobs.support.console import duration
+from regimes.threads import torch_threads
 
 _TIMED_IMAGES, _TIMED_ROWS = 8, 1024
 
@@ -69,17 +70,13 @@ def timed_description(plan: SetFeatures, image: Images) -> tuple[int, float]:
     data = None
     if plan.network.family != "python" and plan.weights_path is not None:
         data = stored_weights(plan.network.family, plan.weights_path)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    with torch_threads(1):
         network = NetworkDescriptor.load(plan.network, data)
         batch = np.repeat(image[None], 2, 0)
         network(batch)
         started = time.perf_counter()
         rows = network(batch)
         return rows.shape[1], (time.perf_counter() - started) / len(batch)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _seconds_of_products(count: dict[str, int], dimension: int, flips: bool) -> float:

@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from regimes.classifiers.networks import build_classifier
 from regimes.classifiers.sets import (
@@ -27,6 +26,7 @@ from regimes.jobs.support.console import duration
 from regimes.storage.artifacts import Store
 from regimes.storage.classifiers import ClassifierRecipe, identify_pretrained
 from regimes.storage.images import ImagesRecipe
+from regimes.threads import torch_threads
 
 _TIMED_STEPS = 3
 _TIMED_PIXELS = 200_000  # of a step: enough that the work outweighs the calls
@@ -145,9 +145,7 @@ def _seconds(plan: ClassifierPlan) -> tuple[float, int]:
     timed = min(size, max(4, _TIMED_PIXELS // (height * width)))
     batch = np.repeat(image[None], timed, axis=0)
     network = build_classifier(e.network, len(plan.counts), seed=0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         trainer = ClassifierTrainer(
             network,
             batch,
@@ -164,8 +162,6 @@ def _seconds(plan: ClassifierPlan) -> tuple[float, int]:
         started = time.perf_counter()
         trainer.probabilities(batch)
         classify = (time.perf_counter() - started) / len(batch)
-    finally:
-        torch.set_num_threads(threads)
     points = len(e.training.evaluation_steps(plan.num_listed))
     judged = points * len(plan.sources.validation.ids) + len(plan.sources.test.ids)
     total = step * plan.trials[0].num_steps + classify * judged

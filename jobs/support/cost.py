@@ -27,6 +27,7 @@ from regimes.storage.model_specs import import_model
 from regimes.storage.models import ModelRecipe
 from regimes.storage.networks import NetworkRecipe
 from regimes.storage.samples import SamplesRecipe
+from regimes.threads import torch_threads
 from regimes.training.ensemble import EnsembleTrainer
 from regimes.training.network import NetworkTrainer
 
@@ -160,15 +161,11 @@ def _measure(
 ) -> Cost:
     """Time a few steps of a trial, and a few calls of its denoiser."""
     first = trial[0]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         if isinstance(first, NetworkRecipe):
             return _measure_network(first, images, grid, device)
         assert isinstance(first, ModelRecipe)
         return _measure_ensemble(len(trial), first, images, grid)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _measure_network(
