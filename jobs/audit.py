@@ -40,7 +40,7 @@ from regimes.studies.audit_metrics import NUM_METRIC_STEPS, Limits, all_scores, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit status."""
-    return console.run_job(lambda: _main(argv))
+    return console.run_job(lambda: _main(argv), skips_bad_images=True)
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -29,7 +29,7 @@ from regimes.storage.tables import iter_shards
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit status."""
-    return console.run_job(lambda: _main(argv))
+    return console.run_job(lambda: _main(argv), skips_bad_images=True)
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import tyro
 from tqdm import tqdm
 
-from regimes.errors import ConfigError, find_cause
+from regimes.errors import BadImage, ConfigError, find_cause
 
 LOG_EVERY_S = 60.0
 OUTPUT = "REGIMES_OUTPUT"  # set for the whole of a cluster by cluster.yaml
@@ -222,8 +222,13 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def run_job(body: Callable[[], int]) -> int:
+def run_job(body: Callable[[], int], *, skips_bad_images: bool = False) -> int:
     """Run a job's body; returns the exit status.
+
+    Args:
+        body: the job.
+        skips_bad_images: whether the job has ``--skip-bad-images``, the remedy for images that cannot be
+            decoded.
 
     A ``RegimesError`` becomes one line on standard error and status 1; Ctrl-C and SIGTERM say how
     to go on, with status 130 and 143. Anything else is a defect and keeps its traceback.
@@ -243,7 +248,9 @@ def run_job(body: Callable[[], int]) -> int:
             original = find_cause(error) if isinstance(error, Exception) else None
             if original is None:
                 raise
-            print(f"error: {original}", file=sys.stderr)
+            skips = skips_bad_images and isinstance(original, BadImage)
+            remedy = ", or leave such images out with --skip-bad-images" if skips else ""
+            print(f"error: {original}{remedy}", file=sys.stderr)
             return 1
 
 
