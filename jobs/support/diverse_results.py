@@ -25,6 +25,7 @@ from regimes.jobs.support.described_sets import ReadImage
 from regimes.jobs.support.diverse import GENERATED, DiverseExperiment
 from regimes.jobs.support.result_folder import (
     CONFIG,
+    METRICS,
     REPORT,
     SCORES,
     TABLE,
@@ -43,7 +44,7 @@ from regimes.storage.artifacts import Recipe, to_json
 from regimes.studies.diverse import DiverseStudy, Finding
 from regimes.studies.diverse_words import answer, title, verdict
 
-METRICS, IMAGES = "metrics.parquet", "diverse"
+IMAGES = "diverse"
 _SHEET = 25
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from audited_sets import PLANTED, planted, smooth_images
-from job_runs import ROOT, run_job
+from job_runs import ROOT, check_comparison, run_job
 from PIL import Image
 
 from regimes.descriptors.network import NetworkDescriptor
@@ -104,6 +104,7 @@ def test_each_planted_group_is_found_at_its_rate(audited):
     assert {f"is_copy_published_{t}" for t in ("0.5", "0.6", "0.75")} <= flags.keys()
     distances = np.array([table[name] for name in ("d1", "d2", "ratio")])
     np.testing.assert_allclose(distances[0] / distances[1], distances[2])
+    check_comparison(audited / "out", "audit")
 
 
 def test_every_number_comes_with_interval_null_and_threshold(audited):

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from job_runs import artifact_bytes, counts, run_job
+from job_runs import artifact_bytes, check_comparison, counts, run_job
 
 from regimes.descriptors.options import DescriptorOptions
 from regimes.errors import ConfigError, RegimesError
@@ -48,6 +48,7 @@ def test_a_small_ring_gains_modes_and_its_second_run_computes_nothing(tmp_path):
         assert name in names, name
     assert any(name.startswith("tensorboard/angular-linear-B10-churn0/") for name in names)
     assert "complete: nothing to compute" in run_job("guidance", *RING, "--output", str(tmp_path))
+    check_comparison(tmp_path, "guidance")
 
 
 def test_digits_train_judge_sweep_and_resume_cell_by_cell(tmp_path):

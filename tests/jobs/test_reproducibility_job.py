@@ -10,7 +10,7 @@ import made_networks
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from job_runs import ROOT, run_job
+from job_runs import ROOT, check_comparison, run_job
 from PIL import Image
 
 from regimes.jobs import reproducibility
@@ -82,6 +82,7 @@ def test_planted_agreement_is_found_and_written_for_people_and_programs(tmp_path
     assert found["answer"][0] in capsys.readouterr().out
     report = (results(tmp_path) / "report.html").read_text()
     assert f"--sets {' '.join(sets)}" in report
+    check_comparison(tmp_path / "out", "reproducibility")
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
 
 
