@@ -52,7 +52,7 @@ class AuditRecipe(Recipe):
     """What determines the results of an audit."""
 
     kind: ClassVar[str] = "audit"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     experiment: AuditExperiment
     descriptor: str
