@@ -27,6 +27,7 @@ from regimes.storage.artifacts import Store
 from regimes.storage.classifiers import ClassifierRecipe, identify_pretrained
 from regimes.storage.images import ImagesRecipe
 from regimes.threads import torch_threads
+from regimes.words import counted
 
 _TIMED_STEPS = 3
 _TIMED_PIXELS = 200_000  # of a step: enough that the work outweighs the calls
@@ -123,16 +124,16 @@ def print_plan(store: Store, plan: ClassifierPlan) -> None:
     for name, source in plan.sources.all.items():
         counts = np.bincount(labels_of(source), minlength=len(plan.counts)).tolist()
         shown = ", ".join(map(str, counts[:12])) + (", ..." if len(counts) > 12 else "")
-        print(f"{name:<11}{len(source.ids)} images ({shown}), {source.name}")
+        print(f"{name:<11}{counted(len(source.ids), 'image')} ({shown}), {source.name}")
     arms = dict.fromkeys(arm_name(trial.arm) for trial in plan.trials)
-    print(f"arms       {', '.join(arms)}; {plan.experiment.num_seeds} seeds each")
+    print(f"arms       {', '.join(arms)}; {counted(plan.experiment.num_seeds, 'seed')} each")
     print(f"training   {plan.training} {plan.network}")
     waiting = len(store.missing(plan.trials))
     print(f"trials     {len(plan.trials) - waiting} kept, {waiting} to train")
     seconds, parameters = _seconds(plan)
     print(
         f"time       about {duration(seconds * waiting)} on one CPU of this machine, divided by the "
-        "number of trials at a time; a GPU takes far less"
+        "number of trials at a time; a GPU takes far less; images, scores and report not counted"
     )
     print(f"disk       {4 * parameters * len(plan.trials) / 1e6:.0f} MB of weights")
 
