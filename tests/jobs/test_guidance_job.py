@@ -38,6 +38,11 @@ def test_a_small_ring_gains_modes_and_its_second_run_computes_nothing(tmp_path):
     assert counts(text, "sample") == (0, 2)
     found, folder = scores(tmp_path)
     base, guided = found["cells"]
+    shown = f"{guided['gain']:+.2f} [{guided['gain_low']:+.2f}, {guided['gain_high']:+.2f}]"
+    (line,) = [line for line in text.splitlines() if line.startswith("factor 300 ")]
+    assert shown in line
+    assert f"distance {guided['distance']:.3f} ({guided['distance_change']:+.3f})" in line
+    assert "samples   worse if accepted ones surely drop by more than" in text
     assert (base["factor"], guided["factor"], guided["kernel"]) == (0, 300, "angular")
     assert guided["distinct"] > base["distinct"] + 1
     assert found["answer"][0].startswith("Particle guidance covers more modes")
@@ -239,6 +244,7 @@ def test_a_dry_run_says_what_it_would_cost(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "cells     17, 17 missing: 17,000 samples" in text
     assert "3,417,000 evaluations of the denoiser" in text
+    assert "not counted" in text
 
 
 def test_modes_without_width_have_a_tolerance_that_is_not_nothing():
