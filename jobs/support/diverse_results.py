@@ -43,6 +43,7 @@ from regimes.scores.features import Features
 from regimes.storage.artifacts import Recipe, to_json
 from regimes.studies.diverse import DiverseStudy, Finding
 from regimes.studies.diverse_words import answer, title, verdict
+from regimes.words import counted
 
 IMAGES = "diverse"
 _SHEET = 25
@@ -341,5 +342,5 @@ def _headline(study: DiverseStudy) -> str:
     if len(rows) == 1:
         return title(rows[0])
     if not more:
-        return f"No more than chance in any of {len(rows)} rows: no evidence of anything new"
-    return f"More than chance in {more} of {len(rows)} rows"
+        return f"No more than chance in any of {counted(len(rows), 'row')}: no evidence of anything new"
+    return f"More than chance in {more} of {counted(len(rows), 'row')}"

@@ -14,6 +14,7 @@ from regimes.storage.denoisers import Loaded
 from regimes.storage.gaussians import LoadedMixture, draw
 from regimes.storage.samples import Model, SamplesRecipe, load_model
 from regimes.threads import torch_threads
+from regimes.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,7 @@ def sampling_cost(store: Store, recipe: SamplesRecipe) -> SamplingCost:
 def _parameters(loaded: Model) -> str:
     if isinstance(loaded, LoadedMixture):
         count = sum(g.factor.size + g.mean.size for g in loaded.mixture.components)
-        return f"{len(loaded.mixture.components)} Gaussians, {count:,} numbers"
+        return f"{counted(len(loaded.mixture.components), 'Gaussian')}, {count:,} numbers"
     model = loaded.denoiser if isinstance(loaded, Loaded) else loaded
     if not isinstance(model, torch.nn.Module):
         return "known in closed form"

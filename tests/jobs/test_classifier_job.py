@@ -114,6 +114,7 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, capsys):
     assert "Every arm lists 80 images" in text
     assert "0 kept, 10 to train" in text
     assert "time       about" in text
+    assert "not counted" in text
     assert not (tmp_path / "out").exists()
 
 

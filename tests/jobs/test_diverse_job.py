@@ -357,6 +357,7 @@ def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing(tmp_path, capsys):
     ):
         assert part in text
     assert not (tmp_path / "out").exists()
+    assert "not counted" in text
 
 
 def both() -> list[str]:

@@ -201,4 +201,5 @@ def test_a_dry_run_measures_and_writes_nothing(tmp_path, capsys):
     assert jacobian.main(["--output", str(tmp_path / "x"), "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert "model     empirical-digits: 8x8x1, 16 points at 18 levels, whole Jacobians" in text
+    assert "not counted" in text
     assert not (tmp_path / "x").exists()

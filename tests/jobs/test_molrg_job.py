@@ -53,6 +53,7 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path, capsys):
     assert molrg.main(["--preset", "smoke", "--output", str(tmp_path / "x"), "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert "train     low-rank: 5 models missing" in text
+    assert "not counted" in text
     assert not (tmp_path / "x").exists()
 
 

@@ -112,6 +112,7 @@ def test_dry_run_prints_the_grid_and_its_cost(archive, tmp_path, capsys):
     assert "width 4: 2 models, 2 missing, 20 steps" in text
     assert "width 8: 2 models, 2 missing, 20 steps" in text
     assert "storage" in text
+    assert "not counted" in text
     assert not (tmp_path / "new").exists()
 
 

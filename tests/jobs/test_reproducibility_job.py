@@ -150,6 +150,7 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, sets, caps
     text = capsys.readouterr().out
     assert "3 pairs, up to 30 seeds" in text
     assert "all 870 couples" in text
+    assert "not counted" in text
     assert not (tmp_path / "out").exists()
 
 
@@ -171,7 +172,7 @@ def test_models_are_sampled_and_compared_with_published_samples(tmp_path):
     options = ("--output", str(tmp_path / "out"), "--name", "run", "--cpus", "1", "--sets", folder)
     options += (model, "--seeds", "0-11", "--sampler.num-steps", "6")
     text = run_job("reproducibility", *options)
-    assert "sample    1 models: 0 units kept, 1 made" in text
+    assert "sample    1 model: 0 units kept, 1 made" in text
     assert scores(tmp_path)["matrices"]["mae_score"][0][1] == 1.0
     assert "complete" in run_job("reproducibility", *options)
 

@@ -95,6 +95,7 @@ def test_it_resumes(output):
 def test_a_dry_run_says_what_would_be_done_and_makes_nothing(tmp_path):
     text = job(tmp_path / "out", "--dry-run")
     assert "compare   150 images of each, 156 spectra of side 64" in text
+    assert "not counted" in text
     assert "trained: w128-n898-A, 150 samples, to be sampled" in text
     assert not (tmp_path / "out").exists()
 
