@@ -40,6 +40,7 @@ from regimes.storage.features import (
     split_work,
     write_block,
 )
+from regimes.words import counted
 
 WAITING_BYTES = 48 * 2**20  # of decoded images between the stages, per actor
 MAX_RESTARTS = 100  # of an actor; Ray Data's own default has no end
@@ -252,7 +253,7 @@ def _unit_error(text: str, others: Mapping[Any, Exception]) -> Exception:
         raise error
     if len(others) >= MOST_FAILED:
         raise RuntimeError(
-            f"{len(others) + 1} units could not be described: {describe(error)}"
+            f"{counted(len(others) + 1, 'unit')} could not be described: {describe(error)}"
         ) from error
     return error
 

@@ -36,11 +36,12 @@ from regimes.scores.neighbours import Search, nearest
 from regimes.storage.artifacts import Store
 from regimes.studies.audit import AuditSets, find_copies
 from regimes.studies.audit_metrics import NUM_METRIC_STEPS, Limits, all_scores, duplicate_groups
+from regimes.words import counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit status."""
-    return console.run_job(lambda: _main(argv))
+    return console.run_job(lambda: _main(argv), skips_bad_images=True)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -137,7 +138,7 @@ def _audit(plan: AuditFeatures, runtime: RayRuntime, run: AuditOptions) -> Audit
         )
         limits = Limits(manifold=experiment.manifold_images, device=device)
         metrics = all_scores(copies, sets, raw, (same, again), limits, stage.advance)
-        stage.done(f"{len(metrics)} metrics of {len(sets.generated):,} generated images")
+        stage.done(f"{counted(len(metrics), 'metric')} of {len(sets.generated):,} generated images")
     ids = {name: [str(i) for i in rows[name].ids] for name in ("train", "generated")}
     return Audited(
         copies=copies,

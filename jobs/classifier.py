@@ -25,11 +25,12 @@ from regimes.storage.artifacts import Store
 from regimes.storage.classifiers import CurvePoint, classifier_checkpoint, import_pretrained
 from regimes.storage.images import decode_source, ingest
 from regimes.storage.tables import iter_shards
+from regimes.words import counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit status."""
-    return console.run_job(lambda: _main(argv))
+    return console.run_job(lambda: _main(argv), skips_bad_images=True)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -71,7 +72,7 @@ def _ingest(store: Store, plan: ClassifierPlan) -> None:
             import_pretrained(store, plan.experiment.weights)
         count = sum(len(source.ids) for source in sources.values())
         stage.done(
-            f"{len(sources)} sets, {count} images: {len(sources) - len(waiting)} kept, "
+            f"{counted(len(sources), 'set')}, {count} images: {len(sources) - len(waiting)} kept, "
             f"{len(waiting)} read"
         )
 
@@ -109,7 +110,7 @@ def _train(store: Store, plan: ClassifierPlan, options: ClassifierOptions) -> No
                 runtime.close()
         arms = len(arms_of(list(plan.sources.parts)))
         stage.done(
-            f"{arms} arms x {plan.experiment.num_seeds} seeds: "
+            f"{counted(arms, 'arm')} x {counted(plan.experiment.num_seeds, 'seed')}: "
             f"{len(plan.trials) - len(waiting)} kept, {len(waiting)} trained"
         )
 

@@ -49,11 +49,12 @@ from regimes.jobs.support.diverse_sampling import (
 from regimes.jobs.support.result_folder import options
 from regimes.storage.artifacts import Store
 from regimes.studies.diverse import DiverseStudy, find_diverse, num_steps
+from regimes.words import counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit status."""
-    return console.run_job(lambda: _main(argv))
+    return console.run_job(lambda: _main(argv), skips_bad_images=True)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -129,7 +130,7 @@ def _select(plan: DiverseFeatures, run: RunOptions, where: dict[str, str]) -> Di
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        stage.done(f"{len(study.findings)} rows, {len(rules.names)} rules")
+        stage.done(f"{counted(len(study.findings), 'row')}, {counted(len(rules.names), 'rule')}")
     return Diverse(
         study=study,
         rows=rows,

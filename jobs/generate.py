@@ -49,6 +49,7 @@ from regimes.storage.pipelines import Conditions
 from regimes.storage.prompts import read_prompt_file
 from regimes.storage.samples import Sampler, SamplesRecipe, prompts_of
 from regimes.storage.seeds import Seeds
+from regimes.words import counted
 
 CONFIG = "config.json"
 FLAT = tyro.conf.arg(name="")
@@ -178,17 +179,18 @@ def _main(argv: Sequence[str] | None) -> int:
     if not to.resume:
         store.artifact(recipe).remove()
     elif is_exported(target):
-        print(f"complete: nothing to compute; {len(recipe.seeds)} images in {target.location.uri}")
+        images = counted(len(recipe.seeds), "image")
+        print(f"complete: nothing to compute; {images} in {target.location.uri}")
         return 0
     check_target(target, replace=not to.resume)
-    about = f"{recipe.denoiser.label}, {len(recipe.seeds)} seeds"
+    about = f"{recipe.denoiser.label}, {counted(len(recipe.seeds), 'seed')}"
     sample_all(store, [recipe], to, about)
     with Stage("write", 0, "file") as stage:
         claim(target, replace=not to.resume)
         clipping = _clipping(store, recipe)
         target.location.write(CONFIG, _config(store, generation, made, clipping).encode())
         export(store.artifact(recipe), target, to.format, subdirs=to.subdirs)
-        stage.done(f"{len(recipe.seeds)} images as {to.format} in {target.location.uri}")
+        stage.done(f"{counted(len(recipe.seeds), 'image')} as {to.format} in {target.location.uri}")
     if clipping is not None:
         print(f"clipping  {clipping.words}")
     return 0
@@ -269,8 +271,9 @@ def _print_plan(generation: Generation, to: Destination) -> None:
     channels, height, width = cost.image_shape
     count, evaluations = len(recipe.seeds), recipe.sampler.num_evaluations
     print(f"model     {recipe.denoiser.label}, {cost.about}")
-    print(f"samples   {count} images {width}x{height}x{channels}, {evaluations} evaluations each")
-    print(f"time      {duration(cost.seconds)} on one thread of this machine")
+    images, each = counted(count, "image"), counted(evaluations, "evaluation")
+    print(f"samples   {images} {width}x{height}x{channels}, {each} each")
+    print(f"time      {duration(cost.seconds)} on one thread of this machine; writing not counted")
     print(f"storage   {cost.num_bytes / 1e6:.1f} MB at most")
     print(f"output    {Location(to.output).uri} as {to.format}")
 

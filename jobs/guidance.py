@@ -33,6 +33,7 @@ from regimes.storage.judges import load_judge, make_judge
 from regimes.storage.model_specs import import_model
 from regimes.storage.models import ModelRecipe
 from regimes.storage.networks import NetworkRecipe
+from regimes.words import counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -180,7 +181,7 @@ def _sweep(runtime: RayRuntime, store: Store, plan: GuidancePlan, run: RunOption
             )
         kept = len(plan.cells) - missing
         stage.done(
-            f"{len(plan.cells)} cells: {kept} kept, {missing} made; "
+            f"{counted(len(plan.cells), 'cell')}: {kept} kept, {missing} made; "
             f"{seconds_words(store, plan)} of one device in all"
         )
 

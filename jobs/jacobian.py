@@ -44,6 +44,7 @@ from regimes.storage.jacobian import (
     split_work,
 )
 from regimes.studies.jacobian import study
+from regimes.words import counted
 
 _TIMED_PRODUCTS = 8
 
@@ -88,7 +89,7 @@ def _ingest(store: Store, source: ImageSource | None, images: ImagesRecipe | Non
     with Stage("images", 0, "image") as stage:
         decoded = decode_source(source, images)
         ingest(store, images, decoded)
-        stage.done(f"{len(decoded.ids)} images of {source.name} read")
+        stage.done(f"{counted(len(decoded.ids), 'image')} of {source.name} read")
 
 
 def _linearise(
@@ -115,7 +116,7 @@ def _linearise(
             finally:
                 runtime.close()
         kept = sum(recipe.num_units for recipe in work.values()) - units
-        stage.done(f"{len(work)} models: {kept} units kept, {units} made")
+        stage.done(f"{counted(len(work), 'model')}: {counted(kept, 'unit')} kept, {units} made")
 
 
 def _rank(
@@ -135,7 +136,9 @@ def _rank(
             reference_name=f"linear denoiser of {experiment.source}" if reference else "",
         )
         pictures = {name: read_pictures(store, recipe) for name, recipe in work.items()}
-        stage.done(f"{len(models)} models, {len(found.every_row)} noise levels")
+        stage.done(
+            f"{counted(len(models), 'model')}, {counted(len(found.every_row), 'noise level')}"
+        )
     return Linearised(study=found, models=models, pictures=pictures)
 
 
@@ -159,10 +162,13 @@ def _print_plan(
         total += each * levels * len(points)
         channels, height, width = loaded.image_shape
         print(
-            f"model     {name}: {width}x{height}x{channels}, {len(points)} points at {levels} levels, "
-            f"{method}, {duration(each)} each"
+            f"model     {name}: {width}x{height}x{channels}, {counted(len(points), 'point')} at "
+            f"{counted(levels, 'level')}, {method}, {duration(each)} each"
         )
-    print(f"time      {duration(total)} on one thread of this machine")
+    print(
+        f"time      {duration(total)} on one thread of this machine; sampling, pictures and report not "
+        "counted"
+    )
     results = JacobianResults(run, experiment, [recipe.address for recipe in work.values()])
     print(f"results   {results.location.uri}")
 

@@ -50,6 +50,7 @@ from regimes.storage.seeds import Seeds
 from regimes.training.architectures import NetworkConfig
 from regimes.training.ensemble import TrainingConfig
 from regimes.training.network import EDMTrainingConfig
+from regimes.words import counted
 
 PRESETS: dict[str, MemorizationExperiment] = {
     "digits": MLPExperiment(),
@@ -81,7 +82,7 @@ PRESETS: dict[str, MemorizationExperiment] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit status."""
-    return console.run_job(lambda: _main(argv))
+    return console.run_job(lambda: _main(argv), skips_bad_images=True)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -211,7 +212,7 @@ def _teach(
         if waiting:
             generate(runtime, store, waiting, options=_replicas(options), on_unit=stage.advance)
         kept = taught.num_units - units
-        stage.done(f"{grid.num_images} images: {kept} units kept, {units} made")
+        stage.done(f"{grid.num_images} images: {counted(kept, 'unit')} kept, {units} made")
     _check_images(grid, read_images(store, taught)[1])
 
 
@@ -236,7 +237,7 @@ def _train(runtime: RayRuntime, store: Store, grid: MemorizationGrid, options: R
             gpus = _gpus_per_trial(runtime, grid, options)
             train_grid(runtime, store, waiting, on_report=on_report, gpus_each=gpus)
         kept = len(grid.models) - trained
-        stage.done(f"{len(grid.models)} models: {kept} kept, {trained} trained")
+        stage.done(f"{counted(len(grid.models), 'model')}: {kept} kept, {trained} trained")
 
 
 def _gpus_per_trial(runtime: RayRuntime, grid: MemorizationGrid, options: RunOptions) -> float:
@@ -255,7 +256,7 @@ def _sample(runtime: RayRuntime, store: Store, grid: MemorizationGrid, options: 
         total = len(grid.all_samples)
         kept = sum(r.num_units for r in grid.all_samples) - units
         seeds = grid.experiment.num_samples
-        stage.done(f"{total} models x {seeds} seeds: {kept} units kept, {units} made")
+        stage.done(f"{total} models x {seeds} seeds: {counted(kept, 'unit')} kept, {units} made")
 
 
 def _describe(
@@ -280,7 +281,9 @@ def _describe(
             )
         total = len(grid.all_features)
         kept = sum(len(store.artifact(r.images).files) for r in grid.all_features) - units
-        stage.done(f"{total} image sets by {grid.descriptor.name}: {kept} units kept, {units} made")
+        stage.done(
+            f"{total} image sets by {grid.descriptor.name}: {counted(kept, 'unit')} kept, {units} made"
+        )
 
 
 def _verify(store: Store, grid: MemorizationGrid) -> None:

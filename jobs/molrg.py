@@ -31,6 +31,7 @@ from regimes.studies.molrg import (
 )
 from regimes.training.ensemble import TrainingConfig
 from regimes.training.points import Kind, PointModel, build_point_model, train_points
+from regimes.words import counted
 
 _TIMED_STEPS = 5
 
@@ -90,7 +91,7 @@ def _train(store: Store, grid: Grid, run: RunOptions) -> None:
             finally:
                 runtime.close()
         kept = len(grid.trials) - len(waiting)
-        stage.done(f"{len(grid.trials)} trials: {kept} kept, {len(waiting)} made")
+        stage.done(f"{counted(len(grid.trials), 'trial')}: {kept} kept, {len(waiting)} made")
 
 
 def _steps(recipe: MeasuresRecipe) -> int:
@@ -105,7 +106,7 @@ def _study(store: Store, e: MoLRGExperiment, grid: Grid) -> MoLRGStudy:
         curves = {kind: read_measures(store, recipe) for kind, recipe in grid.curves.items()}
         recovery = {kind: measured.recovery for kind, measured in curves.items()}
         cells = [_cell(store, e, grid, key) for key in grid.cells]
-        stage.done(f"{len(curves)} rank curves, {len(cells)} cells")
+        stage.done(f"{counted(len(curves), 'rank curve')}, {counted(len(cells), 'cell')}")
     return MoLRGStudy(
         num_classes=e.data.num_classes,
         dim=e.data.dim,
@@ -152,7 +153,8 @@ def _print_plan(e: MoLRGExperiment, grid: Grid, store: Store, results: MoLRGResu
     """What would be done, and how long one thread of this machine would take; nothing is kept."""
     print(f"results   {results.location.uri}")
     d = e.data
-    print(f"data      {d.num_classes} subspaces of {d.dim} dimensions in {d.size}")
+    subspaces, each = counted(d.num_classes, "subspace"), counted(d.dim, "dimension")
+    print(f"data      {subspaces} of {each} in {d.size}")
     waiting = [recipe for recipe in grid.all if store.missing([recipe])]
     kinds = {r.model.model.kind: r.model.model for r in grid.all if r.model is not None}
     total = 0.0
@@ -160,8 +162,11 @@ def _print_plan(e: MoLRGExperiment, grid: Grid, store: Store, results: MoLRGResu
         recipes = [r for r in waiting if r.model is not None and r.model.model.kind == kind]
         seconds = _seconds_per_step(model, e) * sum(_steps(r) for r in recipes)
         total += seconds
-        print(f"train     {kind}: {len(recipes)} models missing, {duration(seconds)} on one CPU")
-    print(f"time      {duration(total)} of CPU for training")
+        models = counted(len(recipes), "model")
+        print(f"train     {kind}: {models} missing, {duration(seconds)} on one CPU")
+    print(
+        f"time      {duration(total)} of CPU for training; Jacobians, samples and report not counted"
+    )
 
 
 def _seconds_per_step(model: PointModel, e: MoLRGExperiment) -> float:

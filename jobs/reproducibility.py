@@ -40,11 +40,12 @@ from regimes.scores.agreement import compare
 from regimes.storage import samples
 from regimes.storage.artifacts import Store
 from regimes.studies.reproducibility import SampleSet, align, study
+from regimes.words import counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit status."""
-    return console.run_job(lambda: _main(argv))
+    return console.run_job(lambda: _main(argv), skips_bad_images=True)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -122,7 +123,9 @@ def _sample(store: Store, sets: Sequence[SetOfSamples], run: RunOptions) -> list
             if waiting:
                 _generate(store, waiting, run, stage)
             kept = sum(one.recipe.num_units for one in models) - units
-            stage.done(f"{len(models)} models: {kept} units kept, {units} made")
+            stage.done(
+                f"{counted(len(models), 'model')}: {counted(kept, 'unit')} kept, {units} made"
+            )
     return [one.made(store) if isinstance(one, ModelSet) else one for one in sets]
 
 
@@ -152,12 +155,15 @@ def _compare(
     left_out = {one.name: len(one.ids) - len(aligned[0].ids) for one in read}
     for name, count in left_out.items():
         if count:
-            print(f"left out  {name}: {count} images that another set lacks", file=sys.stderr)
+            print(
+                f"left out  {name}: {counted(count, 'image')} that another set lacks",
+                file=sys.stderr,
+            )
     descriptor, words = describe(aligned, _fit_images(experiment, fit, aligned))
     with Stage("compare", len(aligned[0].ids), "seed") as stage:
         compared = compare([one.images for one in aligned], descriptor, on_seeds=stage.advance)
         pairs = len(compared.pairs)
-        stage.done(f"{pairs} pairs of sets, {compared.num_seeds} seeds")
+        stage.done(f"{counted(pairs, 'pair')} of sets, {counted(compared.num_seeds, 'seed')}")
     return Compared(
         study=study(
             [one.name for one in aligned], compared, descriptor=words, rules=experiment.rules

@@ -1,9 +1,9 @@
 """Results of all runs below a folder or URI: list them, show their tables, export or compare them.
 
-regimes results s3://my-bucket/regimes                      # the runs
-regimes results results --run memorization/digits-seed0     # one run's table
-regimes results results --run memorization/digits-seed0 --export scores.csv      # or .parquet, .html
-regimes results results --compare memorization/digits-seed0 memorization/digits-seed1
+regimes results s3://my-bucket/regimes                      # the runs; the same: --output s3://my-bucket/regimes
+regimes results --run memorization/digits-seed0             # one run's table, below results
+regimes results --run audit/samples-in-cifar10 --images --export images.csv      # or .parquet, .html
+regimes results --compare memorization/digits-seed0 memorization/digits-seed1
 """
 
 from __future__ import annotations
@@ -11,37 +11,63 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import pyarrow as pa
 import tyro
 
 from regimes.errors import ConfigError
-from regimes.jobs.support import browsing, console
+from regimes.jobs.support import browsing, compared_runs, console
+from regimes.jobs.support.browsing import Run
 from regimes.jobs.support.console import OUTPUT
 from regimes.storage.filesystem import Location
+from regimes.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Browse:
     """What to show."""
 
-    uri: tyro.conf.Positional[str] = field(
-        default_factory=lambda: os.environ.get(OUTPUT, "results")
-    )
-    """Folder or URI that jobs were given as --output."""
+    uri: tyro.conf.Positional[str | None] = None
+    """Folder or URI that jobs were given as --output; $REGIMES_OUTPUT if it is set, or results."""
+    output: str | None = None
+    """The same, as other jobs are told."""
     run: str | None = None
     """Show the table of one run, as in memorization/digits-seed0."""
+    images: bool = False
+    """Of a run of audit or diverse: one row per generated image instead of its scores."""
     compare: tuple[str, str] | None = None
-    """Join the tables of two runs of one job, and show where they differ."""
+    """Show which numbers of two runs of one job differ, by how much, and whether their intervals do."""
     export: str | None = None
-    """Write what would be shown to a file: .csv, .parquet or .html."""
+    """Write all rows to a file: .csv, .parquet or .html."""
 
     def __post_init__(self) -> None:
         """Refuse what does not go together."""
         if self.run is not None and self.compare is not None:
             raise ConfigError("--run and --compare: expected one of them, got both")
+        if self.uri is not None and self.output is not None:
+            raise ConfigError(
+                f"--output {self.output}: expected one folder, got {self.uri} too; leave out one"
+            )
+        if self.images and self.run is None:
+            raise ConfigError("--images: of one run; pass --run NAME too")
         if self.export is not None:
             browsing.check_format(self.export)
+
+    @property
+    def root(self) -> Location:
+        """Where the runs are."""
+        return Location(self.uri or self.output or os.environ.get(OUTPUT, "results"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What is shown, and what is written."""
+
+    title: str
+    note: str
+    table: pa.Table
+    whole: pa.Table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,26 +77,47 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     (asked,) = console.read_options(argv, [Browse()], job="results", about=__doc__ or "")
-    root = Location(asked.uri)
-    runs = browsing.find_runs(root)
+    runs = browsing.find_runs(asked.root)
     if asked.compare is not None:
-        first, second = (browsing.choose(runs, name) for name in asked.compare)
-        title = f"{first.label} and {second.label}"
-        table, note = browsing.compare(first, second)
+        shown = _comparison(*(browsing.choose(runs, name) for name in asked.compare))
     elif asked.run is not None:
-        found = browsing.choose(runs, asked.run)
-        title, table = found.label, found.table()
-        note = f"{found.summary()}\nreport    {found.report}"
+        shown = _one(browsing.choose(runs, asked.run), images=asked.images)
     else:
-        title, table = f"Runs in {root.uri}", browsing.listing(runs)
-        note = f"{len(runs)} runs in {root.uri}; --run NAME shows the table of one"
+        note = f"{counted(len(runs), 'run')} in {asked.root.uri}; --run NAME shows the table of one"
+        table = browsing.listing(runs)
+        shown = _Shown(f"Runs in {asked.root.uri}", note, table, table)
     if asked.export is None:
-        print(browsing.as_text(table))
+        _print(shown)
     else:
-        browsing.export(table, asked.export, title, note)
-        print(f"{table.num_rows} rows in {asked.export}")
-    print(note)
+        browsing.export(shown.whole, asked.export, shown.title, shown.note)
+        print(f"{counted(shown.whole.num_rows, 'row')} in {asked.export}")
+    print(shown.note)
     return 0
+
+
+def _one(run: Run, *, images: bool) -> _Shown:
+    """The table of a run."""
+    table = run.table(images=images)
+    note = f"{run.summary()}\nreport    {run.report}"
+    if run.has_images and not images:
+        note += "\nimages    one row each with --images"
+    return _Shown(run.label, note, table, table)
+
+
+def _comparison(first: Run, second: Run) -> _Shown:
+    """The numbers of two runs that differ; all of them in a file."""
+    found = compared_runs.compare(first, second)
+    title = f"{first.label} and {second.label}"
+    return _Shown(title, found.note, found.changed, found.table)
+
+
+def _print(shown: _Shown) -> None:
+    most = browsing.SHOWN_ROWS if sys.stdout.isatty() else None
+    if shown.table.num_rows:
+        print(browsing.as_text(shown.table, most))
+    equal = shown.whole.num_rows - shown.table.num_rows
+    if equal:
+        print(f"{counted(equal, 'equal number')} left out; {browsing.EXPORT_ALL}")
 
 
 if __name__ == "__main__":

@@ -50,11 +50,12 @@ from regimes.studies.spectrum import (
     num_steps,
     study_spectra,
 )
+from regimes.words import counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit status."""
-    return console.run_job(lambda: _main(argv))
+    return console.run_job(lambda: _main(argv), skips_bad_images=True)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -143,9 +144,13 @@ def _print_plan(sets: SpectrumSets, results: SpectrumResults) -> None:
         )
     if e.with_mixture:
         print(f"mixture   {e.mixture.words}, of half the real images")
-    print(f"compare   {n:,} images of each, {spectra} spectra of side {side}")
     print(
-        f"time      {duration(work / _speed())} for spectra and fits at the speed of this machine's products"
+        f"compare   {n:,} images of each, {counted(spectra, 'spectrum', 'spectra')} of side {side}"
+    )
+    print(
+        f"time      {duration(work / _speed())} for spectra and fits at the speed of this machine's "
+        "products; "
+        "training, sampling, descriptors, classifiers and report not counted"
     )
     print(f"results   {results.location.uri}")
 
@@ -193,7 +198,9 @@ def _make_samples(sets: SpectrumSets, run: RunOptions) -> None:
                 )
                 generate(runtime, store, waiting, options=options, on_unit=stage.advance)
             kept = sum(recipe.num_units for recipe in recipes) - units
-            stage.done(f"{len(recipes)} models: {kept} units kept, {units} made")
+            stage.done(
+                f"{counted(len(recipes), 'model')}: {counted(kept, 'unit')} kept, {units} made"
+            )
     finally:
         runtime.close()
 
@@ -238,7 +245,7 @@ def _pixels(sets: SpectrumSets, opened: dict[str, tuple[str, ImageSource]]) -> M
                 sets.real if key == REAL else decode_source(source, sets.recipe_of(source))
             )
         total = sum(len(d.images) for d in decoded.values())
-        stage.done(f"{len(decoded)} sets, {total:,} images read")
+        stage.done(f"{counted(len(decoded), 'set')}, {total:,} images read")
     shape = sets.real.images.shape[1:]
     for key, found in decoded.items():
         if found.images.shape[1:] != shape:
@@ -305,7 +312,8 @@ def _study(measured: Measured, e: SpectrumExperiment, run: RunOptions) -> list[S
     with Stage("compare", steps, "spectrum") as stage:
         for group in groups:
             studies.append(_study_group(measured, e, group, device, stage))
-        stage.done(f"{len(studies)} groups, {sum(len(s.comparisons) for s in studies)} comparisons")
+        comparisons = sum(len(s.comparisons) for s in studies)
+        stage.done(f"{counted(len(studies), 'group')}, {counted(comparisons, 'comparison')}")
     return studies
 
 

@@ -38,6 +38,7 @@ from regimes.storage.networks import (
     train_network,
 )
 from regimes.storage.samples import load_model, make_samples, split_work
+from regimes.words import counted
 
 Report = Callable[[int, float], None]
 
@@ -88,7 +89,7 @@ class TrainOptions:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit status."""
-    return console.run_job(lambda: _main(argv))
+    return console.run_job(lambda: _main(argv), skips_bad_images=True)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -190,7 +191,7 @@ def _train(store: Store, plan: Plan, options: TrainOptions) -> None:
         _, losses = read_network_curve(store, recipe)
         made = "trained" if waiting else "kept"
         stage.done(
-            f"{recipe.label} {made}: {recipe.training.steps} steps, "
+            f"{recipe.label} {made}: {counted(recipe.training.steps, 'step')}, "
             f"loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last"
         )
 
@@ -225,7 +226,7 @@ def _sample(store: Store, plan: Plan, options: TrainOptions) -> None:
         artifact = store.artifact(recipe)
         if not artifact.is_complete():
             artifact.finish(entries)
-        stage.done(f"{len(recipe.seeds)} images of seeds {recipe.seeds}")
+        stage.done(f"{counted(len(recipe.seeds), 'image')} of seeds {recipe.seeds}")
 
 
 def _forget(store: Store, plan: Plan, target: Artifact) -> None:

@@ -21,9 +21,9 @@ from regimes.gaussians.fit import FitConfig, fit_mixture
 from regimes.gaussians.model import Gaussian, Mixture
 from regimes.gaussians.quantisation import QuantisationError, quantisation_error
 from regimes.spectra.rows import symmetric_rows
-from regimes.spectra.threads import few_threads
 from regimes.storage.artifacts import Recipe, Store, to_json
 from regimes.storage.images import Subset, read_labels, read_subset
+from regimes.threads import few_threads
 
 ABOUT = "mixture.json"
 _MEASURED = 1000

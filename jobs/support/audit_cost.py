@@ -12,9 +12,11 @@ from regimes.descriptors.network import NetworkDescriptor
 from regimes.errors import BadSource
 from regimes.images.pixels import Images, with_channels
 from regimes.images.sources import ImageSource
+from regimes.jobs.support.audit import AuditExperiment
 from regimes.jobs.support.audit_features import AuditFeatures, Described, SetFeatures
 from regimes.jobs.support.audit_results import AuditResults
 from regimes.jobs.support.console import duration
+from regimes.threads import torch_threads
 
 _TIMED_IMAGES, _TIMED_ROWS = 8, 1024
 
@@ -35,12 +37,15 @@ def print_plan(plan: AuditFeatures, results: AuditResults) -> None:
     dimension, each = timed_description(plan, images[0])
     seconds += total * each
     print(f"describe  {total:,} images by {plan.choice.descriptor}, {dimension} numbers each")
-    compared = _seconds_of_products(count, dimension, plan.experiment.count_flips)
+    compared = _seconds_of_products(plan.experiment, count, dimension)
     seconds += compared
     print(f"compare   {duration(compared)}, exact nearest neighbours")
     memory = 3 * 4 * dimension * total
     print(f"memory    about {memory / 1e6:,.0f} MB of descriptors, and 500 MB of working space")
-    print(f"time      about {duration(seconds)} on one thread of this machine")
+    print(
+        f"time      about {duration(seconds)} on one thread of this machine; Vendi score, Fréchet and kernel "
+        "distance, figures and report not counted"
+    )
     print(f"results   {results.location.uri}")
 
 
@@ -69,24 +74,24 @@ def timed_description(plan: SetFeatures, image: Images) -> tuple[int, float]:
     data = None
     if plan.network.family != "python" and plan.weights_path is not None:
         data = stored_weights(plan.network.family, plan.weights_path)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    with torch_threads(1):
         network = NetworkDescriptor.load(plan.network, data)
         batch = np.repeat(image[None], 2, 0)
         network(batch)
         started = time.perf_counter()
         rows = network(batch)
         return rows.shape[1], (time.perf_counter() - started) / len(batch)
-    finally:
-        torch.set_num_threads(threads)
 
 
-def _seconds_of_products(count: dict[str, int], dimension: int, flips: bool) -> float:
-    """Of the searches, as bare matrix products."""
+def _seconds_of_products(e: AuditExperiment, count: dict[str, int], dimension: int) -> float:
+    """Of all searches, as bare matrix products: copies, duplicates, AuthPct, C_T, and the manifolds'."""
     rows = torch.ones(_TIMED_ROWS, dimension)
     started = time.perf_counter()
     rows @ rows.T
     each = (time.perf_counter() - started) / _TIMED_ROWS**2
-    queries = count["generated"] + count.get("heldout", 0) + 2 * count["train"]
-    return each * queries * count["train"] * (2 if flips else 1)
+    train, generated, flips = count["train"], count["generated"], 2 if e.count_flips else 1
+    compared = generated + count.get("heldout", 0)
+    pairs = (flips * train) ** 2 + generated**2 + train * (compared * (flips + 2) + train)
+    # Precision, recall, density and coverage of parts: radii of either side, and who lies within.
+    t, g = min(train, e.manifold_images), min(generated, e.manifold_images)
+    return each * (pairs + 3 * t**2 + 2 * g**2 + 8 * t * g)

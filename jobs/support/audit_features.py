@@ -42,6 +42,7 @@ from regimes.storage.descriptors import (
 from regimes.storage.features import FeaturesRecipe, SourceRecipe
 from regimes.storage.images import ImagesRecipe, Subset, decode_source, ingest
 from regimes.storage.tables import iter_shards
+from regimes.words import counted
 
 MIRRORED = "mirrored"
 FIT_BYTES = 2**28  # of the float64 pixels that whitening is fitted to
@@ -271,8 +272,8 @@ class SetFeatures:
         waiting = [n for n, r in self.images.items() if isinstance(r, ImagesRecipe)]
         with Stage("images", 0, "image") as stage:
             made = sum(self._ingest(name) for name in waiting)
-            how = f"{made} of {len(waiting)} sets read" if waiting else "read where they are"
-            stage.done(f"{sum(len(s.ids) for s in self.sets.sources.values()):,} images, {how}")
+            images = counted(sum(len(s.ids) for s in self.sets.sources.values()), "image")
+            stage.done(f"{images}, {_read_words(made, len(waiting) - made)}")
 
     def _ingest(self, name: str) -> bool:
         recipe = self.images[name]
@@ -327,8 +328,8 @@ class SetFeatures:
                 self._describe_here(waiting, stage)
             kept = len(self._distinct) - len(waiting)
             stage.done(
-                f"{len(self._distinct)} image sets by {self.descriptor.name}: {kept} kept, "
-                f"{units} units made"
+                f"{counted(len(self._distinct), 'image set')} by {self.descriptor.name}: {kept} kept, "
+                f"{counted(units, 'unit')} made"
             )
 
     def _describe_here(self, recipes: Sequence[FeaturesRecipe], stage: Stage) -> None:
@@ -368,6 +369,16 @@ class AuditFeatures(SetFeatures):
 
     experiment: AuditExperiment
     sets: AuditedSets
+
+
+def _read_words(made: int, kept: int) -> str:
+    """What became of the sets that go through the store."""
+    if not made + kept:
+        return "read where they are"
+    parts = [
+        f"{counted(number, 'set')} {what}" for number, what in ((made, "read"), (kept, "kept"))
+    ]
+    return ", ".join(part for part in parts if not part.startswith("0 "))
 
 
 def _unit(rows: Features, centre: np.ndarray | None) -> Features:

@@ -23,6 +23,7 @@ from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.result_folder import (
     CONFIG,
+    METRICS,
     REPORT,
     SCORES,
     TABLE,
@@ -41,7 +42,7 @@ from regimes.storage.artifacts import Recipe, to_json
 from regimes.studies.audit import Copies, counts
 from regimes.studies.audit_words import answer, finding, real_name
 
-METRICS, DUPLICATES = "metrics.parquet", "duplicates.parquet"
+DUPLICATES = "duplicates.parquet"
 _SHOWN_GROUPS, _SHOWN_IDS = 10, 8
 _BORDERLINE = "Around the threshold: is the rule right about these?"
 
@@ -51,7 +52,7 @@ class AuditRecipe(Recipe):
     """What determines the results of an audit."""
 
     kind: ClassVar[str] = "audit"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     experiment: AuditExperiment
     descriptor: str

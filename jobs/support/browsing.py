@@ -1,11 +1,11 @@
-"""Result folders as tables: all runs, the scores of one, and two beside each other."""
+"""Result folders as tables: all runs, and the scores of one; as text, CSV, Parquet and HTML."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,15 +16,25 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from regimes.errors import BrokenArtifact, ConfigError
-from regimes.jobs.support.result_folder import CONFIG, REPORT, SCORES, TABLE, parquet_bytes
+from regimes.jobs.support.result_folder import (
+    CONFIG,
+    METRICS,
+    REPORT,
+    SCORES,
+    TABLE,
+    parquet_bytes,
+)
 from regimes.storage.artifacts import MANIFEST
 from regimes.storage.filesystem import Location
+from regimes.words import counted
 
 FORMATS = (".csv", ".parquet", ".html")
-SHOWN_ROWS = 400
+EXPORT_ALL = "--export FILE.csv (or .parquet, .html) writes all"
+SHOWN_ROWS = 40
+"""On a terminal; a file or a pipe gets all."""
 _NOT_JOBS = {"artifacts", "checkpoints"}
-_MEASURED = ("value", "low", "high", "null", "threshold")
-_ABOUT = ("num_generated", "num_train", "higher_is_better")
+_OF_IMAGES = {"audit", "diverse"}
+"""Jobs whose table has one row per generated image; their scores are a table of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,11 @@ class Run:
     files: Mapping[str, int]
 
     @property
+    def job(self) -> str:
+        """The job that made it."""
+        return self.label.partition("/")[0]
+
+    @property
     def is_complete(self) -> bool:
         """Whether all its files were written."""
         return MANIFEST in self.files
@@ -46,23 +61,34 @@ class Run:
         """Where its report is."""
         return f"{self.location.uri}/{REPORT}" if REPORT in self.files else ""
 
-    def table(self) -> pa.Table:
-        """Its table of scores.
+    @property
+    def has_images(self) -> bool:
+        """Whether it says something of every generated image."""
+        return self.job in _OF_IMAGES and TABLE in self.files
+
+    def table(self, *, images: bool = False) -> pa.Table:
+        """Its table of scores, or the one with a row per generated image.
 
         Raises:
             ConfigError: if it has none (yet).
             BrokenArtifact: if it cannot be read.
         """
-        if TABLE not in self.files:
+        if images and self.job not in _OF_IMAGES:
             raise ConfigError(
-                f"{self.location.uri}: has no {TABLE}; "
+                f"--images: expected a run of {' or '.join(sorted(_OF_IMAGES))}, got {self.label}; "
+                "leave it out"
+            )
+        name = METRICS if self.job in _OF_IMAGES and not images else TABLE
+        if name not in self.files:
+            raise ConfigError(
+                f"{self.location.uri}: has no {name}; "
                 + ("see its report" if self.is_complete else "the run is not complete yet")
             )
         try:
-            return pq.read_table(pa.BufferReader(self.location.read(TABLE)))
+            return pq.read_table(pa.BufferReader(self.location.read(name)))
         except (pa.ArrowInvalid, OSError) as error:
             raise BrokenArtifact(
-                f"{self.location.uri}/{TABLE}: not readable as Parquet ({error}); delete the folder "
+                f"{self.location.uri}/{name}: not readable as Parquet ({error}); delete the folder "
                 "and run the job again"
             ) from error
 
@@ -137,93 +163,14 @@ def listing(runs: Iterable[Run]) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def compare(first: Run, second: Run) -> tuple[pa.Table, str]:
-    """Two runs' numbers, joined by everything but what was measured; and what came of it in words.
+def as_text(table: pa.Table, most: int | None = None) -> str:
+    """A table for the console: columns that say nothing are left out, long texts cut, addresses not.
 
-    A row says for each number both values, their difference, and whether the intervals are apart.
-
-    Raises:
-        ConfigError: if the tables have not the same columns, or nothing in common.
+    Args:
+        table: what to show.
+        most: rows, at most; a line says how many are missing and how to have all.
     """
-    tables = [first.table(), second.table()]
-    names = [table.column_names for table in tables]
-    if set(names[0]) != set(names[1]):
-        raise ConfigError(
-            f"--compare: expected two runs of one job, got {first.label} ({', '.join(names[0])}) and "
-            f"{second.label} ({', '.join(names[1])})"
-        )
-    keys = _keys(tables)
-    sides = [_by_key(table, keys, run) for table, run in zip(tables, (first, second), strict=True)]
-    common = [key for key in sides[0] if key in sides[1]]
-    rows = [
-        {name: sides[0][key][name] for name in keys} | pair
-        for key in common
-        for pair in _pairs(sides[0][key], sides[1][key], keys)
-    ]
-    alone = [len(side) - len(common) for side in sides]
-    apart = sum(row["apart"] is True for row in rows)
-    note = (
-        f"{len(rows)} numbers in both runs, of which {apart} have intervals that do not overlap; "
-        f"{alone[0]} rows only in {first.label}, {alone[1]} only in {second.label}"
-    )
-    if not rows:
-        raise ConfigError(f"--compare: {note}")
-    return pa.Table.from_pylist(rows), note
-
-
-def _keys(tables: Sequence[pa.Table]) -> list[str]:
-    """Columns that say what a row is about: of a table of scores all but what was measured.
-
-    Of other tables those that hold no real numbers, and as many of the others as make rows unique.
-    """
-    names = tables[0].column_names
-    if "value" in names:
-        return [name for name in names if name not in (*_MEASURED, *_ABOUT)]
-    real = [n for n in names if pa.types.is_floating(tables[0].schema.field(n).type)]
-    keys = [name for name in names if name not in real]
-    for name in real:
-        rows = [table.select(keys).to_pylist() if keys else [] for table in tables]
-        if keys and all(len({str(row) for row in found}) == len(found) for found in rows):
-            break
-        keys.append(name)
-    return keys
-
-
-def _by_key(table: pa.Table, keys: Sequence[str], run: Run) -> dict[tuple[Any, ...], Any]:
-    rows = table.to_pylist()
-    found = {tuple(str(row[key]) for key in keys): row for row in rows}
-    if len(found) < len(rows):
-        raise ConfigError(f"--compare: {run.label} has several rows for one score")
-    return found
-
-
-def _pairs(
-    first: Mapping[str, Any], second: Mapping[str, Any], keys: Sequence[str]
-) -> Iterator[dict[str, Any]]:
-    """What was measured in both rows, number by number."""
-    if "value" in first:
-        yield _pair(first["value"], second["value"]) | {"apart": _apart(first, second)}
-        return
-    for name in first:
-        if name not in keys:
-            yield {"measured": name} | _pair(first[name], second[name]) | {"apart": None}
-
-
-def _pair(first: float | None, second: float | None) -> dict[str, Any]:
-    difference = None if first is None or second is None else second - first
-    return {"first": first, "second": second, "difference": difference}
-
-
-def _apart(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | None:
-    """Whether two intervals do not overlap; None if one is not known."""
-    if any(row.get(end) is None for row in (first, second) for end in ("low", "high")):
-        return None
-    return bool(first["low"] > second["high"] or second["low"] > first["high"])
-
-
-def as_text(table: pa.Table) -> str:
-    """A table for the console: columns that say nothing are left out, long texts cut, addresses not."""
-    values = {name: table[name].to_pylist()[:SHOWN_ROWS] for name in table.column_names}
+    values = {name: table[name].to_pylist()[:most] for name in table.column_names}
     columns = {
         name: _cells(v) if name == "report" else [_cut(cell) for cell in _cells(v)]
         for name, v in values.items()
@@ -234,8 +181,9 @@ def as_text(table: pa.Table) -> str:
     lines += [
         "  ".join(c.ljust(widths[n]) for n, c in zip(shown, row)) for row in zip(*shown.values())
     ]
-    if table.num_rows > SHOWN_ROWS:
-        lines.append(f"... {table.num_rows - SHOWN_ROWS} more rows; --export writes all")
+    if most is not None and table.num_rows > most:
+        more = counted(table.num_rows - most, "more row")
+        lines.append(f"... {more}; {EXPORT_ALL}")
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from regimes.classifiers.networks import build_classifier
 from regimes.classifiers.sets import (
@@ -27,6 +26,8 @@ from regimes.jobs.support.console import duration
 from regimes.storage.artifacts import Store
 from regimes.storage.classifiers import ClassifierRecipe, identify_pretrained
 from regimes.storage.images import ImagesRecipe
+from regimes.threads import torch_threads
+from regimes.words import counted
 
 _TIMED_STEPS = 3
 _TIMED_PIXELS = 200_000  # of a step: enough that the work outweighs the calls
@@ -123,16 +124,16 @@ def print_plan(store: Store, plan: ClassifierPlan) -> None:
     for name, source in plan.sources.all.items():
         counts = np.bincount(labels_of(source), minlength=len(plan.counts)).tolist()
         shown = ", ".join(map(str, counts[:12])) + (", ..." if len(counts) > 12 else "")
-        print(f"{name:<11}{len(source.ids)} images ({shown}), {source.name}")
+        print(f"{name:<11}{counted(len(source.ids), 'image')} ({shown}), {source.name}")
     arms = dict.fromkeys(arm_name(trial.arm) for trial in plan.trials)
-    print(f"arms       {', '.join(arms)}; {plan.experiment.num_seeds} seeds each")
+    print(f"arms       {', '.join(arms)}; {counted(plan.experiment.num_seeds, 'seed')} each")
     print(f"training   {plan.training} {plan.network}")
     waiting = len(store.missing(plan.trials))
     print(f"trials     {len(plan.trials) - waiting} kept, {waiting} to train")
     seconds, parameters = _seconds(plan)
     print(
         f"time       about {duration(seconds * waiting)} on one CPU of this machine, divided by the "
-        "number of trials at a time; a GPU takes far less"
+        "number of trials at a time; a GPU takes far less; images, scores and report not counted"
     )
     print(f"disk       {4 * parameters * len(plan.trials) / 1e6:.0f} MB of weights")
 
@@ -145,9 +146,7 @@ def _seconds(plan: ClassifierPlan) -> tuple[float, int]:
     timed = min(size, max(4, _TIMED_PIXELS // (height * width)))
     batch = np.repeat(image[None], timed, axis=0)
     network = build_classifier(e.network, len(plan.counts), seed=0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         trainer = ClassifierTrainer(
             network,
             batch,
@@ -164,8 +163,6 @@ def _seconds(plan: ClassifierPlan) -> tuple[float, int]:
         started = time.perf_counter()
         trainer.probabilities(batch)
         classify = (time.perf_counter() - started) / len(batch)
-    finally:
-        torch.set_num_threads(threads)
     points = len(e.training.evaluation_steps(plan.num_listed))
     judged = points * len(plan.sources.validation.ids) + len(plan.sources.test.ids)
     total = step * plan.trials[0].num_steps + classify * judged

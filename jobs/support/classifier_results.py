@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from tensorboardX import summary
 
@@ -31,6 +30,7 @@ from regimes.jobs.support.result_folder import (
     Drawn,
     ResultFolder,
     options,
+    parquet_bytes,
     slug,
 )
 from regimes.jobs.support.tensorboard import Events
@@ -177,9 +177,7 @@ def _scores(judged: ClassificationStudy) -> dict[str, object]:
 
 
 def _parquet(judged: ClassificationStudy) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(judged.records()), sink)
-    return bytes(sink.getvalue())
+    return parquet_bytes(pa.Table.from_pylist(judged.records()))
 
 
 def _csv(plan: ClassifierPlan, predictions: list[Predictions]) -> bytes:

@@ -16,6 +16,7 @@ from regimes.images.pixels import Images
 from regimes.jobs.support.chosen_descriptor import ChosenDescriptor, check_whitening
 from regimes.samplers.edm import SamplerConfig
 from regimes.studies.reproducibility import Rules, SampleSet
+from regimes.words import counted
 
 _RIDGE = 0.5
 _FIT_BYTES = 2**28  # of the float64 pixels that a descriptor is fitted to
@@ -156,7 +157,7 @@ def _background(
     """Images that a descriptor is fitted to, at most so many; and what they are in words."""
     if real is not None:
         images = real[:most]
-        return images, f"{len(images)} images of {experiment.fit}"
+        return images, f"{counted(len(images), 'image')} of {experiment.fit}"
     each = max(1, most // len(sets))
     images = np.concatenate([one.images[:each] for one in sets])
     return images, f"{min(each, len(sets[0].ids))} samples of each set"

@@ -17,6 +17,7 @@ from regimes.jobs.support.sample_sets import ModelSet, SetOfSamples
 from regimes.scores.agreement import plan_blocks
 from regimes.scores.unpaired import unpaired_errors
 from regimes.storage.filesystem import Location
+from regimes.words import counted
 
 _TIMED_IMAGES = 16
 
@@ -38,10 +39,11 @@ def print_plan(
             image, each = _timed_read(experiment, one.source)
             seconds, values = seconds + each * seeds, max(values, image.size)
             height, width, channels = image.shape
-            print(f"set       {one.name}: {seeds} images {width}x{height}x{channels}, {one.about}")
+            size = f"{width}x{height}x{channels}"
+            print(f"set       {one.name}: {counted(seeds, 'image')} {size}, {one.about}")
         count = max(count, seeds)
     pairs = len(sets) * (len(sets) - 1) // 2
-    print(f"compare   {pairs} pairs, up to {count} seeds, by {chosen.name}")
+    print(f"compare   {counted(pairs, 'pair')}, up to {counted(count, 'seed')}, by {chosen.name}")
     if values:
         blocks = plan_blocks(count, len(sets), values)
         kind = "all" if blocks.exact else "an unbiased choice of"
@@ -52,7 +54,9 @@ def print_plan(
     if any(isinstance(one, ModelSet) for one in sets):
         print("sample    see generate --dry-run for what sampling a model costs")
     print(
-        f"time      about {duration(seconds)} on one thread of this machine, sampling not counted"
+        f"time      about {duration(seconds)} on one thread of this machine; sampling, descriptors and "
+        "report "
+        "not counted"
     )
     where = run.name or default_name(experiment, chosen.options, [one.name for one in sets])
     print(f"results   {Location(run.output).uri}/reproducibility/{where}")

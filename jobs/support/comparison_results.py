@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from regimes.descriptors.network import NetworkConfig
@@ -27,6 +26,7 @@ from regimes.jobs.support.result_folder import (
     Drawn,
     ResultFolder,
     options,
+    parquet_bytes,
     slug,
 )
 from regimes.report import ReproducibilityReport, render
@@ -224,6 +224,4 @@ def _scores_parquet(study: ReproducibilityStudy) -> bytes:
             for name in records[0]
         ]
     )
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(records, schema=schema), sink)
-    return bytes(sink.getvalue())
+    return parquet_bytes(pa.Table.from_pylist(records, schema=schema))

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import tyro
 from tqdm import tqdm
 
-from regimes.errors import ConfigError, find_cause
+from regimes.errors import BadImage, ConfigError, find_cause
 
 LOG_EVERY_S = 60.0
 OUTPUT = "REGIMES_OUTPUT"  # set for the whole of a cluster by cluster.yaml
@@ -155,6 +155,8 @@ def read_options(
 class Stage:
     """One stage of a job: a bar on a terminal while it runs, and one line when it is done.
 
+    Where there is no terminal, it says once a minute how far it is, however long its units take.
+
     Args:
         name: a word.
         total: units of work to do now.
@@ -163,8 +165,8 @@ class Stage:
 
     def __init__(self, name: str, total: int, unit: str) -> None:
         self.name = name
-        self._started = self._said = time.monotonic()
-        self._done, self._total = 0, max(total, 1)
+        self._started = time.monotonic()
+        self._done, self._total = 0, total
         # A descriptor of its own: the bar stays visible while a stage hushes standard error.
         self._screen = os.fdopen(os.dup(2), "w")
         self._bar = tqdm(
@@ -176,19 +178,35 @@ class Stage:
             file=self._screen,
             bar_format="{desc} {percentage:3.0f}% |{bar:30}| {elapsed} gone, {remaining} left",
         )
+        self._over = threading.Event()
+        self._pulse = threading.Thread(target=self._go_on, daemon=True)
+        self._pulse.start()
 
     def advance(self, units: int = 1) -> None:
-        """Count work as done; where there is no terminal, say so once a minute."""
+        """Count work as done."""
         self._bar.update(units)
         self._done += units
-        now = time.monotonic()
-        if not self._screen.isatty() and now - self._said >= LOG_EVERY_S:
-            self._said = now
-            gone = duration(now - self._started)
-            print(f"{self.name:<9} {self._done / self._total:.0%} ({gone})", flush=True)
+
+    def _go_on(self) -> None:
+        """Move the clock of the bar, also within a long unit; without a terminal a line a minute."""
+        on_terminal = self._screen.isatty()
+        while not self._over.wait(1.0 if on_terminal else LOG_EVERY_S):
+            if on_terminal:
+                self._bar.refresh()
+                continue
+            far = f"{self._done / self._total:.0%}" if self._total else "goes on"
+            gone = duration(time.monotonic() - self._started)
+            with contextlib.suppress(BrokenPipeError):  # the job meets it at its next line
+                print(f"{self.name:<9} {far} ({gone})", flush=True)
+
+    def _stop(self) -> None:
+        """No line from here on."""
+        self._over.set()
+        self._pulse.join()
 
     def done(self, message: str) -> None:
         """Print the stage's line."""
+        self._stop()
         self._bar.close()
         print(
             f"{self.name:<9} {message} ({duration(time.monotonic() - self._started)})", flush=True
@@ -207,6 +225,7 @@ class Stage:
 
     def close(self) -> None:
         """Take the bar off the screen."""
+        self._stop()
         self._bar.close()
         self._screen.close()
 
@@ -222,8 +241,13 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def run_job(body: Callable[[], int]) -> int:
+def run_job(body: Callable[[], int], *, skips_bad_images: bool = False) -> int:
     """Run a job's body; returns the exit status.
+
+    Args:
+        body: the job.
+        skips_bad_images: whether the job has ``--skip-bad-images``, the remedy for images that cannot be
+            decoded.
 
     A ``RegimesError`` becomes one line on standard error and status 1; Ctrl-C and SIGTERM say how
     to go on, with status 130 and 143. Anything else is a defect and keeps its traceback.
@@ -243,7 +267,9 @@ def run_job(body: Callable[[], int]) -> int:
             original = find_cause(error) if isinstance(error, Exception) else None
             if original is None:
                 raise
-            print(f"error: {original}", file=sys.stderr)
+            skips = skips_bad_images and isinstance(original, BadImage)
+            remedy = ", or leave such images out with --skip-bad-images" if skips else ""
+            print(f"error: {original}{remedy}", file=sys.stderr)
             return 1
 
 

@@ -27,13 +27,16 @@ from regimes.storage.model_specs import import_model
 from regimes.storage.models import ModelRecipe
 from regimes.storage.networks import NetworkRecipe
 from regimes.storage.samples import SamplesRecipe
+from regimes.threads import torch_threads
 from regimes.training.ensemble import EnsembleTrainer
 from regimes.training.network import NetworkTrainer
+from regimes.words import counted
 
 _TIMED_STEPS = 3
 _CPU_BATCH = 2  # images per timed step of a network: large ones take seconds each on a CPU
 _TIMED_IMAGES = 1024  # training images of a timed closed form; its cost is linear in them
 _BYTES_PER_WEIGHT = 4
+_NOT_COUNTED = "descriptors, scores and report not counted"
 _GPU_RATE = 1e13  # operations per second that a dry run without a GPU converts by, and says so
 
 
@@ -80,10 +83,11 @@ def print_plan(
     seconds += [closed] if store.missing(grid.all_samples) else []
     samples, features = store.missing(grid.all_samples), store.missing(grid.all_features)
     print(
-        f"sample    {len(grid.all_samples)} models x {e.num_samples} seeds, {len(samples)} missing; "
+        f"sample    {counted(len(grid.all_samples), 'model')} x {e.num_samples} seeds, {len(samples)} "
+        "missing; "
         f"closed forms {duration(closed)} on {_where(device)}"
     )
-    print(f"describe  {len(grid.all_features)} image sets, {len(features)} missing")
+    print(f"describe  {counted(len(grid.all_features), 'image set')}, {len(features)} missing")
     operations = sum(measured[t[0].width].operations for t in grid.trials if store.missing(t))
     _print_total(seconds, operations, options.cpus or os.cpu_count() or 1, on_gpu)
     weights = sum(measured[m.width].num_weights for m in grid.models.values())
@@ -99,8 +103,9 @@ def _print_training(
     models = sum(len(t) for t in trials)
     left = sum(len(store.missing(t)) for t in trials)
     print(
-        f"train     width {width}: {models} models, {left} missing, {num_steps(trials[0][0])} steps, "
-        f"{duration(cost.train_s * len(trials))} on {_where(device)}; "
+        f"train     width {width}: {counted(models, 'model')}, {left} missing, "
+        f"{counted(num_steps(trials[0][0]), 'step')}, {duration(cost.train_s * len(trials))} on "
+        f"{_where(device)}; "
         f"sampling {duration(cost.sample_s * len(trials))}"
     )
     return [cost.train_s + cost.sample_s] * len(missing)
@@ -109,10 +114,13 @@ def _print_training(
 def _print_total(seconds: Sequence[float], operations: float, cpus: int, on_gpu: bool) -> None:
     total = sum(seconds)
     if on_gpu:
-        print(f"total     {total / 3600:,.1f} GPU-hours at the measured throughput")
+        print(f"total     {total / 3600:,.1f} GPU-hours at the measured throughput; {_NOT_COUNTED}")
         return
     wall = max([total / cpus, *seconds])
-    print(f"total     {duration(total)} of CPU; about {duration(wall)} on {cpus} CPUs here")
+    print(
+        f"total     {duration(total)} of CPU; about {duration(wall)} on {counted(cpus, 'CPU')} here; "
+        f"{_NOT_COUNTED}"
+    )
     if total > 24 * 3600 and operations:
         print(
             f"          no GPU here: {operations:.1e} floating-point operations to train and sample "
@@ -146,7 +154,7 @@ def _teacher(store: Store, grid: MemorizationGrid, device: str) -> tuple[list[fl
     seconds = _seconds_per_call(loaded.denoiser, x) / batch * evaluations
     done = not store.missing([grid.images])
     print(
-        f"teacher   {recipe.label}, {grid.num_images} images {width}x{height}x{channels}, "
+        f"teacher   {recipe.label}, {counted(grid.num_images, 'image')} {width}x{height}x{channels}, "
         + ("complete" if done else f"{duration(seconds)} on {_where(device)}")
     )
     rng = np.random.default_rng(0)
@@ -160,15 +168,11 @@ def _measure(
 ) -> Cost:
     """Time a few steps of a trial, and a few calls of its denoiser."""
     first = trial[0]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         if isinstance(first, NetworkRecipe):
             return _measure_network(first, images, grid, device)
         assert isinstance(first, ModelRecipe)
         return _measure_ensemble(len(trial), first, images, grid)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _measure_network(

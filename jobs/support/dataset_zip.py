@@ -10,6 +10,7 @@ from regimes.errors import ConfigError
 from regimes.images.pixels import Images, with_channels
 from regimes.images.sources import ImageSource, open_source
 from regimes.images.writing import write_edm_zip
+from regimes.words import counted
 
 
 def convert_images(
@@ -46,7 +47,7 @@ def convert_images(
         )
     labels = None if source.labels is None else list(source.labels)[:count]
     write_edm_zip(target, _read(source, count, image_size, channels), labels)
-    classes = "no labels" if labels is None else f"{max(labels) + 1} classes"
+    classes = "no labels" if labels is None else f"{counted(max(labels) + 1, 'class', 'classes')}"
     return f"{count} of {len(source.ids)} images, {classes}"
 
 

@@ -37,7 +37,10 @@ def print_plan(plan: DiverseFeatures, results: DiverseResults) -> None:
     seconds += _print_rules(plan, count, dimension)
     memory = 3 * 4 * dimension * total
     print(f"memory    about {memory / 1e6:,.0f} MB of descriptors, and 500 MB of working space")
-    print(f"time      about {duration(seconds)} on one thread of this machine")
+    print(
+        f"time      about {duration(seconds)} on one thread of this machine; sampling, figures and report "
+        "not counted"
+    )
     print(f"results   {results.location.uri}")
 
 

@@ -25,6 +25,7 @@ from regimes.jobs.support.described_sets import ReadImage
 from regimes.jobs.support.diverse import GENERATED, DiverseExperiment
 from regimes.jobs.support.result_folder import (
     CONFIG,
+    METRICS,
     REPORT,
     SCORES,
     TABLE,
@@ -42,8 +43,9 @@ from regimes.scores.features import Features
 from regimes.storage.artifacts import Recipe, to_json
 from regimes.studies.diverse import DiverseStudy, Finding
 from regimes.studies.diverse_words import answer, title, verdict
+from regimes.words import counted
 
-METRICS, IMAGES = "metrics.parquet", "diverse"
+IMAGES = "diverse"
 _SHEET = 25
 
 
@@ -340,5 +342,5 @@ def _headline(study: DiverseStudy) -> str:
     if len(rows) == 1:
         return title(rows[0])
     if not more:
-        return f"No more than chance in any of {len(rows)} rows: no evidence of anything new"
-    return f"More than chance in {more} of {len(rows)} rows"
+        return f"No more than chance in any of {counted(len(rows), 'row')}: no evidence of anything new"
+    return f"More than chance in {more} of {counted(len(rows), 'row')}"

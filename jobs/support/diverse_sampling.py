@@ -25,6 +25,7 @@ from regimes.storage.artifacts import Store
 from regimes.storage.model_specs import import_model
 from regimes.storage.samples import SamplesRecipe
 from regimes.storage.seeds import Seeds
+from regimes.words import counted
 
 Recipes = dict[SchedulerName, SamplesRecipe]
 
@@ -143,14 +144,14 @@ def make_samples(store: Store, asked: SampledSets, recipes: Recipes, run: Execut
         for recipe in made:
             store.artifact(recipe).remove()
     if made:
-        about = f"{asked.model} by {', '.join(recipes)}, {len(made[0].seeds)} seeds each"
+        about = f"{asked.model} by {', '.join(recipes)}, {counted(len(made[0].seeds), 'seed')} each"
         sample_all(store, made, run, about)
 
 
 def whereabouts(asked: SampledSets, recipes: Recipes) -> dict[str, str]:
     """What a report says of every set that was sampled here, by its name."""
     return {
-        name: f"{asked.model}, scheduler {name}, {asked.num_steps} steps, eta "
+        name: f"{asked.model}, scheduler {name}, {counted(asked.num_steps, 'step')}, eta "
         f"{asked.eta_of(name):g}, seeds {recipe.seeds}"
         for name, recipe in recipes.items()
     }
@@ -171,7 +172,7 @@ def print_sampling_plan(asked: SampledSets) -> None:
         channels, height, width = cost.image_shape
         evaluations = recipes[name].sampler.num_evaluations
         print(
-            f"{name:<12} {len(recipes[name].seeds):,} images {width}x{height}x{channels}, "
-            f"{evaluations} evaluations each, about {duration(cost.seconds)} on one thread"
+            f"{name:<12} {counted(len(recipes[name].seeds), 'image')} {width}x{height}x{channels}, "
+            f"{counted(evaluations, 'evaluation')} each, about {duration(cost.seconds)} on one thread"
         )
     print("plan      sets are compared once they are sampled; then --dry-run tells that cost too")

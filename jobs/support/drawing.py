@@ -89,7 +89,12 @@ def _nearest(store: Store, grid: MemorizationGrid, findings: Findings, width: in
                 similarity=items["similarity"][first],
             )
         )
-    return sheets.nearest_sheet(blocks, width=width, threshold=findings.threshold.value)
+    return sheets.nearest_sheet(
+        blocks,
+        width=width,
+        threshold=findings.threshold.value,
+        counted=findings.can_judge(width),
+    )
 
 
 def _same_noise(store: Store, grid: MemorizationGrid, findings: Findings, width: int) -> Figure:
@@ -100,6 +105,7 @@ def _same_noise(store: Store, grid: MemorizationGrid, findings: Findings, width:
         [_pair(store, grid, n, (empirical[n, "A"], empirical[n, "B"])) for n in grid.sizes],
         width=width,
         threshold=findings.threshold.value,
+        counted=findings.can_judge(width),
     )
 
 
@@ -108,7 +114,12 @@ def _memorizer(store: Store, grid: MemorizationGrid, findings: Findings, width: 
     blocks = [
         _pair(store, grid, n, (grid.models[width, n, "A"], empirical[n, "A"])) for n in grid.sizes
     ]
-    return sheets.memorizer_sheet(blocks, width=width, threshold=findings.threshold.value)
+    return sheets.memorizer_sheet(
+        blocks,
+        width=width,
+        threshold=findings.threshold.value,
+        counted=findings.can_judge(width),
+    )
 
 
 def _pair(

@@ -27,6 +27,7 @@ from regimes.storage.artifacts import (
 from regimes.storage.filesystem import Location
 from regimes.storage.samples import SamplesRecipe
 from regimes.storage.tables import iter_shards
+from regimes.words import counted
 
 Format = Literal["png", "npz", "parquet"]
 _FILES = {"npz": "samples.npz", "parquet": "samples.parquet"}
@@ -69,7 +70,7 @@ def check_target(target: Artifact, *, replace: bool) -> None:
         foreign = _images(target.location)
         if foreign:
             raise ConfigError(
-                f"{uri}: holds {len(foreign)} images that this job did not write ({foreign[0]}); "
+                f"{uri}: holds {counted(len(foreign), 'image')} that this job did not write ({foreign[0]}); "
                 "choose another --output"
             )
         return

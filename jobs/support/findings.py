@@ -19,6 +19,10 @@ class Findings:
     regimes: list[Regime]
     answer: tuple[str, str]
 
+    def can_judge(self, width: int) -> bool:
+        """Whether a model of this width makes something like real images at any size."""
+        return any(r.width == width and r.name != "off-manifold" for r in self.regimes)
+
 
 def find(evidence: Evidence, experiment: MemorizationExperiment) -> Findings:
     """Score the evidence and judge every (n, width)."""

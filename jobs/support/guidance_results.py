@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tensorboardX import summary
 
 from regimes.jobs.support.console import RunOptions, duration
@@ -24,6 +23,7 @@ from regimes.jobs.support.result_folder import (
     Drawn,
     ResultFolder,
     options,
+    parquet_bytes,
 )
 from regimes.jobs.support.tensorboard import Events
 from regimes.report import render
@@ -39,6 +39,7 @@ from regimes.studies.guidance import (
     study_guidance,
 )
 from regimes.studies.guidance_words import answer
+from regimes.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +89,7 @@ class GuidanceResults(ResultFolder):
             SCORES,
             to_json({"answer": answer(study), "about": about, "cells": records}).encode(),
         )
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(records), sink)
-        yield TABLE, bytes(sink.getvalue())
+        yield TABLE, parquet_bytes(pa.Table.from_pylist(records))
         drawn = Drawn(guidance_figures(store, self.plan, study))
         yield from drawn.files()
         yield from event_files(study)
@@ -139,7 +138,7 @@ class GuidanceResults(ResultFolder):
         return [
             (
                 f"Clips of {digits}, {e.clips.digit} pixels high on {e.clips.canvas}, motion "
-                f"{e.clips.motion}; the model sees {seen} frame{'s' if seen > 1 else ''} and makes the next. "
+                f"{e.clips.motion}; the model sees {counted(seen, 'frame')} and makes the next. "
                 f"It learned from {len(plan.decoded.images):,} windows: {training.steps:,} steps of "
                 f"{training.batch_size}, P_mean {training.p_mean:g}; {steps}."
             ),
@@ -149,21 +148,49 @@ class GuidanceResults(ResultFolder):
             ),
         ]
 
+    def _legend(self) -> list[str]:
+        """How the verdicts follow from the numbers of the table."""
+        tolerance = self.plan.experiment.tolerance
+        return [
+            (
+                "modes     per group, and the gain over the row without guidance with its interval (95% for "
+                "all rows together): more modes if that lies above 0"
+            ),
+            f"distance  {distance_words(self.plan.experiment)}, and its change",
+            (
+                f"samples   worse if accepted ones surely drop by more than {tolerance.inliers:.0%} or the "
+                f"distance surely grows by more than {tolerance.distance:.0%}; open if --groups are too few "
+                "to tell"
+            ),
+            "tv        total variation between the shares of modes and those of the data",
+        ]
+
     def print_summary(self) -> None:
         """The table and the answer, on the console."""
         scores = json.loads(self.read(SCORES))
         print()
         for row in scores["cells"]:
-            gain = "" if row["factor"] == 0 else f"{row['gain']:+.2f}"
-            print(
-                f"factor {row['factor']:<6g} {row['kernel']:<8} {row['strength']:<9} "
-                f"churn {row['s_churn']:<4g} B {row['group_size']:<3} "
-                f"modes {row['distinct']:5.2f} {gain:>6}  "
-                f"accepted {row['inliers']:6.1%}  tv {row['total_variation']:.3f}  {row['verdict']}"
-            )
+            print(_cell_line(row))
+        print()
+        print("\n".join(self._legend()))
         print()
         print("\n".join(scores["answer"]))
         print(f"\nreport    {self.location.uri}/{REPORT}")
+
+
+def _cell_line(row: dict[str, Any]) -> str:
+    """A cell on the console."""
+    gain, distance = "", f"distance {row['distance']:.3f}"
+    if row["factor"] != 0:
+        gain = f"{row['gain']:+.2f} [{row['gain_low']:+.2f}, {row['gain_high']:+.2f}]"
+        distance += f" ({row['distance_change']:+.3f})"
+    return (
+        f"factor {row['factor']:<6g} {row['kernel']:<8} {row['strength']:<9} "
+        f"churn {row['s_churn']:<4g} B {row['group_size']:<3} "
+        f"modes {row['distinct']:5.2f} {gain:<22} accepted {row['inliers']:6.1%}  "
+        f"{distance:<24}  tv {row['total_variation']:.3f}  "
+        f"{row['verdict']}"
+    )
 
 
 def guided_words(plan: GuidancePlan) -> list[str]:
@@ -256,8 +283,11 @@ def print_plan(plan: GuidancePlan, store: Store, results: GuidanceResults) -> No
         print(f"model     {e.model or f'width {width}, {steps} steps'}, {state}")
     samples = sum(len(r.seeds) for r in missing)
     calls = sum(len(r.seeds) * r.sampler.num_evaluations for r in missing)
-    print(f"cells     {len(plan.cells)}, {len(missing)} missing: {samples:,} samples")
-    print(f"cost      {calls:,} evaluations of the denoiser, each of one image")
+    print(f"cells     {len(plan.cells)}, {len(missing)} missing: {counted(samples, 'sample')}")
+    print(
+        f"cost      {counted(calls, 'evaluation')} of the denoiser, each of one image; training, judging and "
+        "report not counted"
+    )
 
 
 def seconds_words(store: Store, plan: GuidancePlan) -> str:

@@ -25,6 +25,7 @@ from regimes.storage.images import ImagesRecipe, read_images
 from regimes.storage.jacobian import ImagePoints, JacobianRecipe, TrajectoryPoints
 from regimes.storage.model_specs import CLOSED_FORMS, import_model
 from regimes.storage.seeds import Seeds
+from regimes.words import counted
 
 FLAT = tyro.conf.arg(name="")
 PUBLISHED_SIGMAS = (100, 50, 25, 12.5, 8.3, 3.3, 1.1, 0.6, 0.1, 0.02, 0.008, 0.002)
@@ -106,9 +107,10 @@ class JacobianExperiment:
         count = len(self.chosen_seeds)
         if self.source is None:
             steps = self.sampler.num_steps
-            return f"along {count} sampled trajectories, at the {steps} noise levels of the sampler"
+            paths = counted(count, "sampled trajectory", "sampled trajectories")
+            return f"along {paths}, at the {steps} noise levels of the sampler"
         noises = "one noise" if count == 1 else f"{count} noises"
-        return f"at {self.num_images} images of {self.source}, {noises} each"
+        return f"at {counted(self.num_images, 'image')} of {self.source}, {noises} each"
 
 
 def image_recipe(experiment: JacobianExperiment, source: ImageSource) -> ImagesRecipe:

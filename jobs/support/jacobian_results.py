@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from regimes.figures.jacobian import rank_curve, rule_panels, spectrum_curves, vector_sheet
@@ -25,6 +24,7 @@ from regimes.jobs.support.result_folder import (
     Drawn,
     ResultFolder,
     options,
+    parquet_bytes,
     slug,
 )
 from regimes.report import render
@@ -178,6 +178,4 @@ def _scores_json(study: JacobianStudy) -> str:
 
 
 def _scores_parquet(study: JacobianStudy) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([row.record() for row in study.table]), sink)
-    return bytes(sink.getvalue())
+    return parquet_bytes(pa.Table.from_pylist([row.record() for row in study.table]))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from regimes.figures.molrg import rank_by_noise, transition
 from regimes.jobs.support.console import RunOptions
@@ -22,6 +21,7 @@ from regimes.jobs.support.result_folder import (
     Drawn,
     ResultFolder,
     options,
+    parquet_bytes,
 )
 from regimes.report import render
 from regimes.report.molrg import MoLRGReport
@@ -128,6 +128,4 @@ def _ranks(curve: RankCurve) -> dict[str, object]:
 
 
 def _scores_parquet(study: MoLRGStudy) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([cell.record() for cell in study.cells]), sink)
-    return bytes(sink.getvalue())
+    return parquet_bytes(pa.Table.from_pylist([cell.record() for cell in study.cells]))

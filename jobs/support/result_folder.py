@@ -28,6 +28,7 @@ from regimes.storage.artifacts import RECIPE, Artifact, Recipe, to_json
 from regimes.storage.filesystem import Location
 
 CONFIG, SCORES, TABLE, REPORT = "config.json", "scores.json", "scores.parquet", "report.html"
+METRICS = "metrics.parquet"  # of jobs whose table has one row per image
 _PACKAGES = ("torch", "numpy", "ray", "pyarrow", "faiss-gpu", "scikit-learn")
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR
 from regimes.jobs.support.console import RunOptions
@@ -26,6 +25,7 @@ from regimes.jobs.support.result_folder import (
     Drawn,
     ResultFolder,
     options,
+    parquet_bytes,
     slug,
 )
 from regimes.jobs.support.tensorboard import event_files
@@ -41,7 +41,7 @@ class ResultsRecipe(Recipe):
     """What determines the results of a memorization study."""
 
     kind: ClassVar[str] = "results"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     experiment: MemorizationExperiment
     images: Recipe
@@ -169,7 +169,4 @@ def _scores_parquet(rows: list[Row]) -> bytes:
         ]
     )
     records = [row.record() for row in rows]
-    table = pa.Table.from_pylist(records, schema=schema).select(list(records[0]))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue())
+    return parquet_bytes(pa.Table.from_pylist(records, schema=schema).select(list(records[0])))

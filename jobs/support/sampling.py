@@ -17,6 +17,7 @@ from regimes.storage.checkpoints import LATENT, PIPELINES, CheckpointRecipe
 from regimes.storage.denoisers import DenoiserRecipe
 from regimes.storage.pipelines import Conditions, named_scheduler
 from regimes.storage.samples import Sampler, SamplesRecipe
+from regimes.words import counted
 
 
 def sample_all(store: Store, recipes: Sequence[SamplesRecipe], to: Execution, about: str) -> None:
@@ -41,7 +42,7 @@ def sample_all(store: Store, recipes: Sequence[SamplesRecipe], to: Execution, ab
             finally:
                 runtime.close()
         kept = sum(recipe.num_units for recipe in recipes) - missing
-        stage.done(f"{about}: {kept} units kept, {missing} made")
+        stage.done(f"{about}: {counted(kept, 'unit')} kept, {missing} made")
 
 
 def choose_sampler(

@@ -13,6 +13,8 @@ from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import Loaded
 from regimes.storage.gaussians import LoadedMixture, draw
 from regimes.storage.samples import Model, SamplesRecipe, load_model
+from regimes.threads import torch_threads
+from regimes.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,7 @@ def sampling_cost(store: Store, recipe: SamplesRecipe) -> SamplingCost:
 def _parameters(loaded: Model) -> str:
     if isinstance(loaded, LoadedMixture):
         count = sum(g.factor.size + g.mean.size for g in loaded.mixture.components)
-        return f"{len(loaded.mixture.components)} Gaussians, {count:,} numbers"
+        return f"{counted(len(loaded.mixture.components), 'Gaussian')}, {count:,} numbers"
     model = loaded.denoiser if isinstance(loaded, Loaded) else loaded
     if not isinstance(model, torch.nn.Module):
         return "known in closed form"
@@ -65,16 +67,11 @@ def _seconds_per_sample(loaded: Model, evaluations: int, batch: int = 4) -> floa
 
 def _seconds(call: Callable[[], object]) -> float:
     """Of the second call, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            call()
-            started = time.perf_counter()
-            call()
+    with torch_threads(1), torch.inference_mode():
+        call()
+        started = time.perf_counter()
+        call()
         return time.perf_counter() - started
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _evaluation(loaded: Loaded | Pipeline, batch: int) -> Callable[[], object]:

@@ -33,6 +33,7 @@ from regimes.storage.samples import SamplesRecipe
 from regimes.storage.seeds import Seeds
 from regimes.training.architectures import NetworkConfig
 from regimes.training.network import EDMTrainingConfig, NetworkTrainer
+from regimes.words import counted
 
 FLAT = tyro.conf.arg(name="")
 NUM_SAMPLES, SAMPLES_PER_UNIT = 64, 16
@@ -178,11 +179,14 @@ def print_plan(plan: Plan, device: str, workers: int) -> None:
     print(f"images    {len(images)} of {plan.experiment.source}, {each}")
     print(f"network   {network.arch}, {network.precond}, {parameters:,} parameters")
     print(
-        f"train     {training.steps} steps of {training.batch_size} images, "
+        f"train     {counted(training.steps, 'step')} of {training.batch_size} images, "
         f"{training.steps * training.batch_size / len(images):.0f} passes over the images"
     )
     there = f"{workers} x {device}" if workers > 1 else f"this machine's {device}"
-    print(f"time      about {duration(seconds / workers)} on {there}, from {_TIMED_STEPS} steps")
+    print(
+        f"time      about {duration(seconds / workers)} on {there}, from {counted(_TIMED_STEPS, 'step')}; "
+        "samples and results not counted"
+    )
     needed = 8 * parameters + images.nbytes
     print(f"storage   {needed / 1e6:.0f} MB, and {16 * parameters / 1e6:.0f} MB while it trains")
 

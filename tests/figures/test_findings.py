@@ -77,6 +77,39 @@ def test_title_of_a_sheet_counts_the_pairs_above_the_threshold():
     assert title == "Width 128: 2 of the 3 shown are copies at n = 16, 1 at n = 64"
 
 
+def test_titles_of_models_that_make_noise_say_what_is_shown_and_claim_nothing():
+    untrained = table(gl=dict.fromkeys(SIZES, 1), disjoint=dict.fromkeys(SIZES, 1),
+                      precision=dict.fromkeys(SIZES, 0))  # fmt: skip
+    note = " (no model is trained well enough to judge)"
+    title = f"Fraction of samples that are not copies{note}"
+    assert findings.copying(untrained, SIZES, WIDTHS) == title
+    assert findings.agreement(untrained, SIZES, WIDTHS) == f"How often models agree{note}"
+    expected = "Width 128: similarity of samples to their nearest training image"
+    assert findings.nearness(untrained, SIZES, 128) == expected
+    assert "no more precise" in findings.fidelity(untrained, SIZES, WIDTHS)
+    blocks = [pairs(16, [0.95, 0.9, 0.1])]
+    for sheet, words in (
+        (sheets.nearest_sheet(blocks, width=8, threshold=0.88, counted=False), "samples above"),
+        (
+            sheets.memorizer_sheet(blocks, width=8, threshold=0.88, counted=False),
+            "memorizer, width",
+        ),
+        (
+            sheets.same_noise_sheet(blocks, blocks, width=8, threshold=0.88, counted=False),
+            "disjoint",
+        ),
+    ):
+        title = sheet.get_suptitle().replace("\n", " ")
+        assert words in title
+        assert "of the" not in title
+
+
+def test_titles_leave_out_sizes_at_which_models_make_noise():
+    rows = table(precision={850: 0})
+    title = "Copying fades after n = 64 but has not stopped at n = 256 (not judged: n = 850)"
+    assert findings.copying(rows, SIZES, WIDTHS) == title
+
+
 def test_a_missing_score_is_named():
     rows = [r for r in table() if r.score.name != "gl_heldout"]
     with pytest.raises(ValueError, match="no gl_heldout at n="):

@@ -128,7 +128,7 @@ def test_em_finds_planted_components():
     np.testing.assert_allclose(small.covariance(), np.cov(x[300:].T, ddof=0), atol=1e-4)
     assert mixture.notes == ()
     few = fit_mixture(Rows(values=x), FitConfig(components=6, em_iterations=1))
-    assert few.notes == ("EM did not converge in 1 steps.",)
+    assert few.notes == ("EM did not converge in 1 step.",)
 
 
 def test_what_cannot_be_fitted_is_refused_by_name():

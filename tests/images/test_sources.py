@@ -170,7 +170,7 @@ def test_corrupt_image_is_named_with_the_remedy(tmp_path, pixels):
     folder = write_folder(tmp_path / "x", pixels)
     data = (folder / "c.png").read_bytes()
     (folder / "c.png").write_bytes(data[: len(data) // 2])
-    with pytest.raises(BadImage, match=r"x/c\.png: not a readable image .*--skip-bad-images"):
+    with pytest.raises(BadImage, match=r"x/c\.png: not a readable image .*; replace or remove"):
         load_images(open_source(str(folder)))
 
 

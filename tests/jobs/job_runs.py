@@ -17,6 +17,10 @@ from pathlib import Path
 import psutil
 from shared_ray import joined
 
+from regimes.jobs.support.browsing import find_runs
+from regimes.jobs.support.compared_runs import compare
+from regimes.storage.filesystem import Location
+
 ROOT = Path(__file__).parents[2]
 STARTED: list[subprocess.Popen[str]] = []
 SMALL = ("--preset", "digits-smoke", "--cpus", "2")
@@ -86,6 +90,15 @@ def counts(text: str, stage: str) -> tuple[int, int]:
     match = re.search(rf"^{stage} .*?: (\d+)\D*kept, (\d+) ", text, re.MULTILINE)
     assert match, f"no line of stage {stage} in:\n{text}"
     return int(match[1]), int(match[2])
+
+
+def check_comparison(output: Path, job: str) -> None:
+    """Compared with itself, a run has no row without a partner, and no number that differs."""
+    run = next(run for run in find_runs(Location(str(output))) if run.job == job)
+    found = compare(run, run)
+    assert found.table.num_rows > 0
+    assert found.changed.num_rows == 0
+    assert f"0 rows only in {run.label}, 0 rows only in {run.label}" in found.note
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], limit_s: float = 120):

@@ -6,13 +6,14 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from job_runs import finish, start
 from PIL import Image
 
-from regimes.jobs import memorization
+from regimes.jobs import audit, convert, generate, memorization
 
 
 def png(side: int = 8, seed: int = 0) -> bytes:
@@ -156,6 +157,28 @@ def test_bad_input_is_one_line_that_names_the_thing_and_the_remedy(
         assert word in error
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("job", "options", "has_option"),
+    [
+        (audit, ["--train", "{bad}", "--generated", "digits", "--output", "{out}"], True),
+        (generate, ["--model", "empirical:{bad}", "--seeds", "0-3", "--output", "{out}"], False),
+        (convert, ["{bad}", "{out}.zip"], False),
+    ],
+)
+def test_images_are_said_to_be_left_out_where_there_is_an_option_for_it(
+    job: ModuleType,
+    options: list[str],
+    has_option: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    paths = {"bad": folder(tmp_path, a=png()[:50]), "out": tmp_path / "out"}
+    assert job.main([o.format(**paths) for o in options]) == 1
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert "a.png: not a readable image" in error
+    assert ("--skip-bad-images" in error) == has_option
 
 
 def test_a_ray_address_that_leads_nowhere_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from job_runs import ROOT, counts, finish, run_job, start_job, wait_for
+from job_runs import ROOT, check_comparison, counts, finish, run_job, start_job, wait_for
 from PIL import Image
 
 from regimes.jobs import classifier
@@ -43,6 +43,7 @@ def test_all_arms_are_trained_and_written_for_people_and_programs(finished):
     drawn = {f"figures/{n}.{k}" for n in ("balanced-accuracy", "recall") for k in ("png", "pdf")}
     assert drawn | {"report.html", "config.json"} <= names
     assert sum(name.startswith("tensorboard/") for name in names) == 10
+    check_comparison(output, "classifier")
 
 
 def test_the_table_has_the_published_columns_and_one_row_per_classifier(finished):
@@ -113,6 +114,7 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, capsys):
     assert "Every arm lists 80 images" in text
     assert "0 kept, 10 to train" in text
     assert "time       about" in text
+    assert "not counted" in text
     assert not (tmp_path / "out").exists()
 
 

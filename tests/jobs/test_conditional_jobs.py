@@ -84,7 +84,7 @@ def test_prompts_of_the_command_line_are_those_of_the_file(folder, made, capsys)
 def test_dry_run_counts_both_evaluations_of_a_guided_step(folder, tmp_path, capsys):
     options = ["--model", str(folder / "dit"), "--n", "1024", "--steps", "50", "--dry-run"]
     assert generate.main([*options, "--output", str(tmp_path / "new")]) == 0
-    assert "1024 images 16x16x3, 100 evaluations each" in capsys.readouterr().out
+    assert "1,024 images 16x16x3, 100 evaluations each" in capsys.readouterr().out
     options = ["--model", str(folder / "sd"), "--prompts", "a cat", "--guidance", "1", "--dry-run"]
     assert generate.main([*options, "--steps", "50", "--output", str(tmp_path / "new")]) == 0
     assert "64 images 16x16x3, 51 evaluations each" in capsys.readouterr().out

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from audited_sets import smooth_images
-from job_runs import ROOT, run_job
+from job_runs import ROOT, check_comparison, run_job
 from PIL import Image
 from scipy.spatial import ConvexHull
 from scipy.stats import betabinom
@@ -103,6 +103,7 @@ def test_planted_novelty_is_found_and_the_rest_at_the_rate_of_real_images(plante
     assert row["low"] < 0.5 + 0.05 / 2 < row["high"]
     assert found["plausible"].all()
     assert not found["copy"].any()
+    check_comparison(planted / "out", "diverse")
 
 
 def test_images_that_are_like_the_real_ones_are_no_evidence(planted):
@@ -356,6 +357,7 @@ def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing(tmp_path, capsys):
     ):
         assert part in text
     assert not (tmp_path / "out").exists()
+    assert "not counted" in text
 
 
 def both() -> list[str]:

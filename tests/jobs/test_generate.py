@@ -104,8 +104,8 @@ def test_formats_hold_the_same_images_and_a_second_run_computes_nothing(tmp_path
     damaged.write_bytes(content)
     with Image.open(tmp_path / "out" / names[0]) as png:
         assert png.size == (8, 8)
-    assert "1 units kept, 0 made" in run("--format", "npz")
-    assert "1 units kept, 0 made" in run("--format", "parquet")
+    assert "1 unit kept, 0 made" in run("--format", "npz")
+    assert "1 unit kept, 0 made" in run("--format", "parquet")
     arrays = np.load(tmp_path / "out" / "samples.npz")
     assert sorted(arrays.files) == ["images", "seeds"]
     for name, image in zip(names, arrays["images"], strict=True):
@@ -147,7 +147,7 @@ def test_images_of_others_are_never_replaced(tmp_path):
     (tmp_path / "000007.png").write_bytes(b"mine")
     options = ("--max-images", "4", "--seeds", "0-1", "--num-steps", "2", "--no-resume")
     text = job(tmp_path, *options, model="empirical:digits", expect=1)
-    assert "holds 1 images that this job did not write (000007.png)" in text
+    assert "holds 1 image that this job did not write (000007.png)" in text
     assert (tmp_path / "000007.png").read_bytes() == b"mine"
 
 
@@ -183,7 +183,8 @@ def test_dry_run_tells_the_cost_and_leaves_nothing(tmp_path, capsys):
     assert generate.main([*options, "--output", str(tmp_path / "new")]) == 0
     text = capsys.readouterr().out
     assert "828,003 parameters" in text
-    assert "50000 images 16x16x3, 35 evaluations each" in text
+    assert "not counted" in text
+    assert "50,000 images 16x16x3, 35 evaluations each" in text
     assert not (tmp_path / "new").exists()
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from job_runs import artifact_bytes, counts, run_job
+from job_runs import artifact_bytes, check_comparison, counts, run_job
 
 from regimes.descriptors.options import DescriptorOptions
 from regimes.errors import ConfigError, RegimesError
@@ -38,6 +38,11 @@ def test_a_small_ring_gains_modes_and_its_second_run_computes_nothing(tmp_path):
     assert counts(text, "sample") == (0, 2)
     found, folder = scores(tmp_path)
     base, guided = found["cells"]
+    shown = f"{guided['gain']:+.2f} [{guided['gain_low']:+.2f}, {guided['gain_high']:+.2f}]"
+    (line,) = [line for line in text.splitlines() if line.startswith("factor 300 ")]
+    assert shown in line
+    assert f"distance {guided['distance']:.3f} ({guided['distance_change']:+.3f})" in line
+    assert "samples   worse if accepted ones surely drop by more than" in text
     assert (base["factor"], guided["factor"], guided["kernel"]) == (0, 300, "angular")
     assert guided["distinct"] > base["distinct"] + 1
     assert found["answer"][0].startswith("Particle guidance covers more modes")
@@ -48,6 +53,7 @@ def test_a_small_ring_gains_modes_and_its_second_run_computes_nothing(tmp_path):
         assert name in names, name
     assert any(name.startswith("tensorboard/angular-linear-B10-churn0/") for name in names)
     assert "complete: nothing to compute" in run_job("guidance", *RING, "--output", str(tmp_path))
+    check_comparison(tmp_path, "guidance")
 
 
 def test_digits_train_judge_sweep_and_resume_cell_by_cell(tmp_path):
@@ -238,6 +244,7 @@ def test_a_dry_run_says_what_it_would_cost(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "cells     17, 17 missing: 17,000 samples" in text
     assert "3,417,000 evaluations of the denoiser" in text
+    assert "not counted" in text
 
 
 def test_modes_without_width_have_a_tolerance_that_is_not_nothing():

@@ -13,7 +13,7 @@ import made_pipelines
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from job_runs import ROOT, artifact_bytes, counts, run_job
+from job_runs import ROOT, artifact_bytes, check_comparison, counts, run_job
 from PIL import Image
 
 from regimes.denoisers.closed_form import WienerDenoiser
@@ -87,6 +87,7 @@ def test_ranks_of_the_wiener_filter_are_those_of_its_eigenvalues(tmp_path, capsy
     assert counts(capsys.readouterr().out, "linearise") == (2, 0)
     energy = [r["rank"] for r in found["scores"] if r["rule"] == "energy"]
     assert [r["rank"] for r in scores(tmp_path, "b")["scores"]][:3] == energy
+    check_comparison(tmp_path, "jacobian")
 
 
 def test_two_replicas_linearise_a_conditional_network_as_this_process_does(tmp_path, here):
@@ -200,4 +201,5 @@ def test_a_dry_run_measures_and_writes_nothing(tmp_path, capsys):
     assert jacobian.main(["--output", str(tmp_path / "x"), "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert "model     empirical-digits: 8x8x1, 16 points at 18 levels, whole Jacobians" in text
+    assert "not counted" in text
     assert not (tmp_path / "x").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from job_runs import artifact_bytes, counts, finish, run, shards, start
+from job_runs import artifact_bytes, check_comparison, counts, finish, run, shards, start
 from object_store import BUCKET, object_store
 
 from regimes.jobs import memorization
@@ -80,6 +80,7 @@ def test_scores_table_has_one_row_per_cell_with_interval_and_null(
         assert row["num_generated"] > 0
         is_reference = row["score"].endswith(("_heldout", "_null"))
         assert row["null"] is not None or is_reference
+    check_comparison(finished[0], "memorization")
 
 
 def test_a_second_run_computes_nothing(finished: tuple[Path, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from job_runs import artifact_bytes, counts, run_job
+from job_runs import artifact_bytes, check_comparison, counts, run_job
 
 from regimes.errors import ConfigError
 from regimes.images.molrg import MoLRG
@@ -33,6 +33,7 @@ def test_the_study_runs_resumes_and_shows_the_closed_form(tmp_path):
     assert artifact_bytes(tmp_path) == before
     for name in ("rank", "transition"):
         assert (tmp_path / "molrg" / "a" / "figures" / f"{name}.png").stat().st_size > 10_000
+    check_comparison(tmp_path, "molrg")
 
 
 def test_a_model_of_both_parts_of_the_study_is_trained_once():
@@ -52,6 +53,7 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path, capsys):
     assert molrg.main(["--preset", "smoke", "--output", str(tmp_path / "x"), "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert "train     low-rank: 5 models missing" in text
+    assert "not counted" in text
     assert not (tmp_path / "x").exists()
 
 

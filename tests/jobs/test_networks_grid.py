@@ -112,6 +112,7 @@ def test_dry_run_prints_the_grid_and_its_cost(archive, tmp_path, capsys):
     assert "width 4: 2 models, 2 missing, 20 steps" in text
     assert "width 8: 2 models, 2 missing, 20 steps" in text
     assert "storage" in text
+    assert "not counted" in text
     assert not (tmp_path / "new").exists()
 
 
@@ -121,7 +122,8 @@ def test_gpu_hours_without_a_gpu_come_from_counted_operations(capsys):
     cost._print_total([1e6], 3.6e18, 2, on_gpu=False)
     assert "100 GPU-hours at 10 TFLOP/s" in capsys.readouterr().out
     cost._print_total([7200.0], 3.6e18, 2, on_gpu=True)
-    assert capsys.readouterr().out == "total     2.0 GPU-hours at the measured throughput\n"
+    total = "total     2.0 GPU-hours at the measured throughput; "
+    assert capsys.readouterr().out == f"{total}{cost._NOT_COUNTED}\n"
 
 
 @pytest.mark.parametrize(

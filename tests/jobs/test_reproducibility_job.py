@@ -10,7 +10,7 @@ import made_networks
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from job_runs import ROOT, run_job
+from job_runs import ROOT, check_comparison, run_job
 from PIL import Image
 
 from regimes.jobs import reproducibility
@@ -82,6 +82,7 @@ def test_planted_agreement_is_found_and_written_for_people_and_programs(tmp_path
     assert found["answer"][0] in capsys.readouterr().out
     report = (results(tmp_path) / "report.html").read_text()
     assert f"--sets {' '.join(sets)}" in report
+    check_comparison(tmp_path / "out", "reproducibility")
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
 
 
@@ -149,6 +150,7 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, sets, caps
     text = capsys.readouterr().out
     assert "3 pairs, up to 30 seeds" in text
     assert "all 870 couples" in text
+    assert "not counted" in text
     assert not (tmp_path / "out").exists()
 
 
@@ -170,7 +172,7 @@ def test_models_are_sampled_and_compared_with_published_samples(tmp_path):
     options = ("--output", str(tmp_path / "out"), "--name", "run", "--cpus", "1", "--sets", folder)
     options += (model, "--seeds", "0-11", "--sampler.num-steps", "6")
     text = run_job("reproducibility", *options)
-    assert "sample    1 models: 0 units kept, 1 made" in text
+    assert "sample    1 model: 0 units kept, 1 made" in text
     assert scores(tmp_path)["matrices"]["mae_score"][0][1] == 1.0
     assert "complete" in run_job("reproducibility", *options)
 

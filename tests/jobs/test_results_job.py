@@ -21,8 +21,9 @@ HOSTILE = "<script>alert(1)</script>"
 
 def table(shift):
     rows = [
-        {"score": s, "n": n, "value": v + shift, "low": v + shift - 0.05, "high": v + shift + 0.05,
-         "null": None, "num_generated": 100}
+        {"score": s, "n": n, "width": 8, "half": "A", "value": v + shift, "low": v + shift - 0.05,
+         "high": v + shift + 0.05, "null": None, "num_generated": 100, "width_other": None,
+         "half_other": None, "versus": None, "descriptor": "pixels"}
         for s, n, v in [("gl", 16, 0.1), ("gl", 64, 0.5), ("ratio", 16, 0.8)]
     ]  # fmt: skip
     return pa.Table.from_pylist(rows)
@@ -70,8 +71,8 @@ def test_the_table_of_a_run_is_shown_by_its_name_alone_where_that_is_clear(outpu
     for name in ("memorization/seed0", "seed0"):
         assert results.main([output, "--run", name]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert lines[0].split() == ["score", "n", "value", "low", "high", "num_generated"]
-        assert lines[1].split() == ["gl", "16", "0.1", "0.05", "0.15", "100"]
+        assert lines[0].split()[:6] == ["score", "n", "width", "half", "value", "low"]
+        assert lines[1].split()[:6] == ["gl", "16", "8", "A", "0.1", "0.05"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "html"])
@@ -94,30 +95,114 @@ def test_a_table_is_exported_whole(output, tmp_path, suffix, capsys):
         assert "default-src 'none'" in page
 
 
+def compared(root, capsys, first, second, *options):
+    """Lines of a comparison, split."""
+    assert results.main([str(root), "--compare", first, second, *options]) == 0
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def write_audit(root, name, values):
+    """An audit's scores, and its table of images with a verdict of each."""
+    metrics = [
+        {"metric": metric, "value": v, "low": low, "high": high, "threshold": v / 2,
+         "num_generated": 50, "descriptor": name}
+        for metric, (v, low, high) in values.items()
+    ]  # fmt: skip
+    images = [{"id": f"{i}.png", "similarity": 0.5, "is_copy": i < 9} for i in range(50)]
+    folder = Location(str(root)).child(f"audit/{name}")
+    write(folder, pa.Table.from_pylist(images), "")
+    folder.write("metrics.parquet", parquet_bytes(pa.Table.from_pylist(metrics)))
+
+
+@pytest.fixture
+def audits(tmp_path):
+    write_audit(tmp_path, "a", {"memorized": (0.1, 0.05, 0.15), "vendi": (9.0, 8.0, 10.0),
+                                "kernel": (0.2, None, None), "ratio": (0.3, 0.2, 0.4)})  # fmt: skip
+    write_audit(tmp_path, "b", {"memorized": (0.25, 0.2, 0.3), "vendi": (8.5, 7.5, 9.5),
+                                "kernel": (0.3, None, None), "ratio": (0.3, 0.2, 0.4)})  # fmt: skip
+    return tmp_path
+
+
 def test_two_runs_are_joined_by_what_was_asked_and_compared_by_what_was_found(output, capsys):
-    assert results.main([output, "--compare", "seed0", "seed1"]) == 0
+    lines = compared(output, capsys, "seed0", "seed1")
+    assert lines[0] == ["score", "n", "width", "half", "A", "B", "difference", "margin", "apart"]
+    assert lines[1] == ["gl", "16", "8", "A", "0.1", "0.3", "0.2", "0.1", "yes"]
+    note = " ".join(lines[4])
+    assert note.startswith(
+        "A is memorization/seed0, B is memorization/seed1: of 3 numbers in both "
+    )
+    assert "3 differ by more than their intervals; 0 rows only in" in note
+
+
+def test_a_comparison_shows_what_changed_and_first_what_changed_by_more_than_intervals(
+    audits, tmp_path, capsys
+):
+    lines = compared(audits, capsys, "a", "b")
+    assert lines[1:4] == [
+        ["memorized", "0.1", "0.25", "0.15", "0.1", "yes"],
+        ["vendi", "9", "8.5", "-0.5", "2", "no"],
+        ["kernel", "0.2", "0.3", "0.1"],
+    ]
+    assert " ".join(lines[4]).startswith("1 equal number left out; --export FILE.csv (or ")
+    note = " ".join(lines[5])
+    assert (
+        "1 differ by more than their intervals, 1 differ within them, 1 differ and have no" in note
+    )
+    assert "1 are equal; 0 rows only in audit/a, 0 rows only in audit/b; descriptors differ" in note
+    target = tmp_path / "all.csv"
+    compared(audits, capsys, "a", "b", "--export", str(target))
+    assert pa.csv.read_csv(target)["metric"].to_pylist() == [
+        "memorized",
+        "vendi",
+        "kernel",
+        "ratio",
+    ]
+
+
+def test_scores_that_one_run_lacks_are_counted(output, capsys):
+    write(Location(output).child("memorization/few"), table(0.0).slice(0, 2), "")
+    lines = compared(output, capsys, "seed0", "few")
+    assert " ".join(lines[0]).startswith("2 equal numbers left out")
+    assert "1 row only in memorization/seed0, 0 rows only in memorization/few" in " ".join(lines[1])
+
+
+def test_of_an_audit_scores_are_shown_and_images_if_asked_for(audits, tmp_path, capsys):
+    assert results.main([str(audits), "--run", "a"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["score", "n", "first", "second", "difference", "apart"]
-    assert lines[1].split() == ["gl", "16", "0.1", "0.3", "0.2", "yes"]
-    assert "3 numbers in both runs, of which 3 have intervals that do not overlap" in lines[-1]
-    assert results.main([output, "--compare", "memorization/seed0", "guidance/ring"]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert "2 numbers in both runs, of which 0 " in last
-    assert "1 rows only in memorization/seed0, 0 only in guidance/ring" in last
+    assert [line.split()[0] for line in lines[:3]] == ["metric", "memorized", "vendi"]
+    assert lines[-1] == "images    one row each with --images"
+    assert results.main([str(audits), "--run", "a", "--images"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["0.png", "0.5", "yes"]
+    assert lines[50].split() == ["49.png", "0.5", "no"]
+    target = tmp_path / "images.csv"
+    assert results.main([str(audits), "--run", "a", "--images", "--export", str(target)]) == 0
+    assert "50 rows in" in capsys.readouterr().out
+    assert pa.csv.read_csv(target).num_rows == 50
+
+
+def test_a_terminal_gets_the_first_rows_and_is_told_how_to_have_all(audits, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert results.main([str(audits), "--run", "a", "--images"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[40].split()[0] == "39.png"
+    assert lines[41] == "... 10 more rows; --export FILE.csv (or .parquet, .html) writes all"
+    assert len([line for line in lines if ".png" in line]) == 40
 
 
 def test_tables_of_settings_and_measures_are_compared_measure_by_measure(tmp_path, capsys):
     for name, shift in (("a", 0.0), ("b", 0.25)):
         rows = [
-            {"kernel": "rbf", "factor": f, "modes": 6.0 + f + shift, "spent": 1.0}
-            for f in (0.0, 9.0)
-        ]
-        write(Location(str(tmp_path)).child(f"guidance/{name}"), pa.Table.from_pylist(rows), "")
-    assert results.main([str(tmp_path), "--compare", "a", "b"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["kernel", "factor", "measured", "first", "second", "difference"]
-    assert lines[1] == ["rbf", "0", "modes", "6", "6.25", "0.25"]
-    assert lines[4] == ["rbf", "9", "spent", "1", "1", "0"]
+            {"group": "all images", "against": "halves", "set": s, "ks": 0.5 + shift,
+             "ks_low": 0.4 + shift, "ks_high": 0.6 + shift, "w1": 2.0, "w1_low": 1.0, "w1_high": 3.0,
+             "shift": shift, "differs": True}
+            for s in ("mixture", "samples")
+        ]  # fmt: skip
+        write(Location(str(tmp_path)).child(f"spectrum/{name}"), pa.Table.from_pylist(rows), "")
+    lines = compared(tmp_path, capsys, "a", "b")
+    assert lines[0][3:] == ["measured", "A", "B", "difference", "margin", "apart"]
+    assert lines[1][2:] == ["halves", "mixture", "ks", "0.5", "0.75", "0.25", "0.2", "yes"]
+    assert lines[3][2:] == ["halves", "mixture", "shift", "0", "0.25", "0.25"]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +211,10 @@ def test_tables_of_settings_and_measures_are_compared_measure_by_measure(tmp_pat
         (["--run", "seed7"], "seed7: expected one run, found 0"),
         (["--run", "seed0", "--export", "x.xls"], ".csv, .parquet, .html"),
         (["--run", "seed0", "--compare", "seed0", "seed1"], "expected one of them, got both"),
+        (["--compare", "seed0", "ring"], "expected two runs of one job"),
+        (["--run", "seed0", "--images"], "expected a run of audit or diverse"),
+        (["--images"], "pass --run NAME too"),
+        (["--output", "elsewhere"], "expected one folder"),
     ],
 )
 def test_wrong_input_is_one_line(output, options, words, capsys):
@@ -144,3 +233,8 @@ def test_a_cluster_says_where_results_are(output, monkeypatch, capsys):
     monkeypatch.setenv("REGIMES_OUTPUT", output)
     assert results.main([]) == 0
     assert "3 runs" in capsys.readouterr().out
+
+
+def test_the_folder_may_be_told_as_other_jobs_are(output, capsys):
+    assert results.main(["--output", output, "--run", "seed0"]) == 0
+    assert "memorization/seed0/report.html" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from job_runs import counts, run_job
+from job_runs import check_comparison, counts, run_job
 from made_networks import save_script
 
 from regimes.errors import ConfigError
@@ -79,6 +79,7 @@ def test_digits_are_compared_with_a_model_trained_for_it(output):
         assert principal["eigenvalues"] == pytest.approx(values[:2], rel=1e-6)
         assert principal["explained"] == pytest.approx(values[:2] / values.sum(), rel=1e-6)
     assert (folder / "report.html").stat().st_size > 50_000
+    check_comparison(output, "spectrum")
 
 
 def test_it_resumes(output):
@@ -94,6 +95,7 @@ def test_it_resumes(output):
 def test_a_dry_run_says_what_would_be_done_and_makes_nothing(tmp_path):
     text = job(tmp_path / "out", "--dry-run")
     assert "compare   150 images of each, 156 spectra of side 64" in text
+    assert "not counted" in text
     assert "trained: w128-n898-A, 150 samples, to be sampled" in text
     assert not (tmp_path / "out").exists()
 

@@ -228,6 +228,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(capsys, tmp_path):
         "results",
     ]
     assert f"{STEPS} steps of 16 images, 20 passes over the images" in lines[2]
+    assert "not counted" in lines[3]
     assert not list(tmp_path.iterdir())
 
 

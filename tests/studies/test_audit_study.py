@@ -23,7 +23,13 @@ from regimes.scores.features import Features
 from regimes.scores.generalization import ratio_test
 from regimes.scores.result import wilson_interval
 from regimes.studies.audit import AuditSets, counts, find_copies
-from regimes.studies.audit_metrics import Limits, all_scores, copy_scores, duplicate_groups
+from regimes.studies.audit_metrics import (
+    NUM_METRIC_STEPS,
+    Limits,
+    all_scores,
+    copy_scores,
+    duplicate_groups,
+)
 from regimes.studies.audit_words import answer, beware, finding, null_range, share
 
 TRAIN, HELDOUT = smooth_images(1000, 1), smooth_images(500, 2)
@@ -220,7 +226,10 @@ def scores():
     copies = audited(TRAIN, GENERATED, HELDOUT, flips=True)
     same = duplicate_groups(sets.train, sets.mirrored, 1e-3)
     again = duplicate_groups(sets.generated, None, 1e-3)
-    return {s.name: s for s in all_scores(copies, sets, {}, (same, again), Limits(manifold=300))}
+    limits, steps = Limits(manifold=300), []
+    found = all_scores(copies, sets, {}, (same, again), limits, lambda: steps.append(1))
+    assert len(steps) == NUM_METRIC_STEPS - 4  # of the duplicates, and of find_copies
+    return {s.name: s for s in found}
 
 
 def test_every_metric_has_an_interval_around_it_and_a_null(scores):
@@ -268,25 +277,37 @@ def test_without_heldout_images_nulls_are_missing_and_that_is_said():
     for name in ("precision", "recall", "authentic", "vendi", "frechet", "kernel", "identical"):
         assert math.isnan(found[name].null), name
     assert "Pass --heldout" in " ".join(beware(copies, list(found.values())))
-    assert "no held-out images" in answer(copies)[0]
+    assert "no held-out images" in answer(copies)[1]
 
 
 def test_the_answer_counts_and_compares_with_real_images(flips):
-    first, second = answer(flips)
-    assert first.startswith(f"{flips.is_copy.sum()} of 1,000 generated images")
-    assert "the threshold that 5% of held-out images reach" in first
-    assert "more than among unseen real images, so it copies" in first
-    assert second.startswith("50 equal a training image in every pixel, ")
-    assert f"{counts(flips)['flip']} copy a flipped one (50 exactly)" in second
-    assert "any of 500 held-out images" in second
+    certain, counted = answer(flips)
+    assert counted.startswith(f"{flips.is_copy.sum()} of 1,000 generated images")
+    assert "the threshold that 5% of held-out images reach" in counted
+    assert "more than among unseen real images, so it copies" in counted
+    assert certain.startswith(
+        "100 of 1,000 generated images equal a training image or its flip in every pixel, "
+    )
+    assert f"{counts(flips)['flip']} copy a flipped one (50 exactly)" in certain
+    assert "any of 500 held-out images" in certain
     assert f"{flips.is_copy.sum()} of 1,000" in finding(flips)
+    assert "are copies, 100 in every pixel; of" in finding(flips)
+
+
+def test_the_headline_does_not_reassure_where_images_are_copied_exactly():
+    """3 of 400 is fewer than the 5% that pass the threshold, and yet 3 copies."""
+    generated = smooth_images(400, 11, sigma=0.4)
+    generated[:3] = TRAIN[:3]
+    first, second = answer(audited(TRAIN, generated, HELDOUT))
+    assert first.startswith("3 of 400 generated images equal a training image in every pixel, and ")
+    assert "fewer than among unseen real images; the exact ones are copies all the same" in second
 
 
 def test_the_answer_does_not_alarm_where_nothing_is():
     first, second = answer(audited(TRAIN, smooth_images(400, 11), HELDOUT))
     assert "no more and no fewer than among unseen real images" in first
     assert "copies" not in first.replace("copies:", "")
-    assert second.startswith("None equal a training image")
+    assert second.startswith("None equals a training image")
 
 
 def test_published_thresholds_that_real_images_pass_are_called_so(scores, flips):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from regimes.noise import keyed_generator
-from regimes.toys.predictor import Predictor, PredictorConfig, few_threads, train
+from regimes.threads import torch_threads
+from regimes.toys.predictor import Predictor, PredictorConfig, train
 
 SHORT = PredictorConfig(width=32, steps=300, batch_size=128)
 POINT = np.array([[0.3, -0.2]])
@@ -74,7 +75,7 @@ def test_threads_are_given_back_whatever_happens():
     before, inside = torch.get_num_threads(), []
 
     def fail():
-        with few_threads(before + 1):
+        with torch_threads(before + 1):
             inside.append(torch.get_num_threads())
             raise RuntimeError("on purpose")
 

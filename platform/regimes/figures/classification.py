@@ -23,6 +23,7 @@ from regimes.studies.classification import (
     Estimate,
     learned,
 )
+from regimes.words import counted
 
 _ROW = 0.42  # inches
 _WIDTH = 4.6  # inches, of the axes
@@ -67,7 +68,7 @@ def score_by_arm(study: ClassificationStudy) -> Figure:
     _base_line(axes, study.of(BASE).value)
     chance = study.of(BASE).null
     axes.set_xlabel(
-        f"balanced accuracy, {sum(study.test_counts)} test images (chance: {chance:.2f})"
+        f"balanced accuracy, {counted(sum(study.test_counts), 'test image')} (chance: {chance:.2f})"
     )
     _rows(axes, list(study.arms))
     return figure

@@ -27,6 +27,7 @@ from regimes.figures.style import (
 )
 from regimes.studies.classification import Estimate
 from regimes.studies.classifier_curves import SHUFFLED, ClassifierCurves, CurvePoint, Gap
+from regimes.words import counted
 
 _PANEL, _SPACE = 3.1, 0.25  # inches: width of a panel, and between panels
 _HEIGHT, _GAP_HEIGHT = 2.7, 1.5  # inches
@@ -154,7 +155,8 @@ def captions(found: ClassifierCurves) -> dict[str, str]:
     text = (
         f"Balanced accuracy on {found.num_test} real test images of classifiers trained on n images per "
         "class of each source; nothing is chosen by the test images. Bands: 95% intervals for "
-        f"{len(found.seeds)} seeds and test images; dotted: trained on shuffled labels of {found.sources[0]} "
+        f"{counted(len(found.seeds), 'seed')} and test images; dotted: trained on shuffled labels of "
+        f"{found.sources[0]} "
         "images."
     )
     shared = [f"{name} ({share:.0%})" for name, share in found.shared.items() if share > 0]

@@ -9,13 +9,39 @@ import numpy.typing as npt
 
 from regimes.studies.memorization import Row, need, pooled
 from regimes.studies.reproducibility import ReproducibilityStudy, agrees
-from regimes.studies.verdict import copies_as_real, copies_most, percent
+from regimes.studies.verdict import classify, copies_as_real, copies_most, percent
 
 Ints = Sequence[int]
 _BY = {"rp": "", "rp_calibrated": " at the calibrated threshold", "mae_score": " pixel by pixel"}
 
 
+def judged(rows: Sequence[Row], sizes: Ints, widths: Ints) -> list[int]:
+    """Sizes at which every model makes something like real images: of others, scores say nothing."""
+    regimes = {n: {classify(rows, n, w).name for w in widths} for n in sorted(sizes)}
+    return [n for n, names in regimes.items() if "off-manifold" not in names]
+
+
+def _of_judged(
+    find: Callable[[Sequence[Row], Ints, Ints], str],
+    shown: str,
+    rows: Sequence[Row],
+    sizes: Ints,
+    widths: Ints,
+) -> str:
+    """What is found at the sizes that can be judged; what is shown, if none can."""
+    kept = judged(rows, sizes, widths)
+    others = ", ".join(str(n) for n in sorted(sizes) if n not in kept)
+    if not kept:
+        return f"{shown} (no model is trained well enough to judge)"
+    return find(rows, kept, widths) + (f" (not judged: n = {others})" if others else "")
+
+
 def copying(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
+    """Between which sizes copying stops, as far as models are trained well enough to tell."""
+    return _of_judged(_copying, "Fraction of samples that are not copies", rows, sizes, widths)
+
+
+def _copying(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
     """Between which sizes copying stops.
 
     Most samples are copies where the interval of GL lies below 0.5 at every width; copying has
@@ -47,6 +73,11 @@ def copying(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
 
 
 def agreement(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
+    """From which size on models agree, as far as they are trained well enough to tell."""
+    return _of_judged(_agreement, "How often models agree", rows, sizes, widths)
+
+
+def _agreement(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
     """From which size on models of disjoint data agree; of the same data, if there are no others.
 
     They agree where the interval lies above that of two memorizers and the value is at least half
@@ -110,6 +141,8 @@ def fidelity(rows: Sequence[Row], sizes: Ints, widths: Ints) -> str:
 
 def nearness(rows: Sequence[Row], sizes: Ints, width: int) -> str:
     """How the share of samples above the threshold changes from the smallest n to the largest."""
+    if not judged(rows, sizes, [width]):
+        return f"Width {width}: similarity of samples to their nearest training image"
     first, last = min(sizes), max(sizes)
     share = {n: percent(1 - need(rows, "gl", n, width).value) for n in (first, last)}
     text = f"Width {width}: {share[first]} of samples are copies at n = {first}"

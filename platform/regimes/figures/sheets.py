@@ -90,7 +90,12 @@ class _Layout:
 
 @styled
 def nearest_sheet(
-    blocks: Sequence[PairedImages], *, width: int, threshold: float, columns: int = 10
+    blocks: Sequence[PairedImages],
+    *,
+    width: int,
+    threshold: float,
+    columns: int = 10,
+    counted: bool = True,
 ) -> Figure:
     """Samples above their nearest training images, one block per n.
 
@@ -99,10 +104,14 @@ def nearest_sheet(
         width: of the models, for the title.
         threshold: similarity above which a sample counts as a copy.
         columns: seeds to show, the first of each block.
+        counted: whether the title counts copies; those of a model that makes noise say nothing.
     """
     shown = [block.first(columns) for block in blocks]
     counts = [(b.n, b.marked(threshold), len(b.seeds)) for b in shown]
-    title = f"Width {width}: {findings.shown(counts, 'is a copy', 'are copies')}"
+    words = "samples above their nearest training images"
+    if counted:
+        words = findings.shown(counts, "is a copy", "are copies")
+    title = f"Width {width}: {words}"
     note = f"framed: a copy, similarity above {threshold:.3f}"
     names = ("sample", "nearest\ntraining image")
     return _sheet(title, note, [(b,) for b in shown], (names,), threshold)
@@ -116,6 +125,7 @@ def same_noise_sheet(
     width: int,
     threshold: float,
     columns: int = 10,
+    counted: bool = True,
 ) -> Figure:
     """What models of halves A and B make of the same noise, above what two memorizers make of it.
 
@@ -125,6 +135,7 @@ def same_noise_sheet(
         width: of the models, for the title.
         threshold: similarity above which two samples count as the same.
         columns: seeds to show, the first of each block.
+        counted: as of ``nearest_sheet``.
 
     Raises:
         ValueError: if the two lists are not of the same sizes.
@@ -136,8 +147,8 @@ def same_noise_sheet(
         )
     shown = [(m.first(columns), e.first(columns)) for m, e in zip(models, memorizers)]
     counts = [(m.n, m.marked(threshold), len(m.seeds)) for m, _ in shown]
-    words = findings.shown(counts, "agrees", "agree")
-    title = f"Same noise, disjoint data, width {width}: {words}"
+    words = f": {findings.shown(counts, 'agrees', 'agree')}" if counted else ""
+    title = f"Same noise, disjoint data, width {width}{words}"
     note = (
         f"framed: the same image, similarity above {threshold:.3f}; memorizer: empirical denoiser"
     )
@@ -147,7 +158,12 @@ def same_noise_sheet(
 
 @styled
 def memorizer_sheet(
-    blocks: Sequence[PairedImages], *, width: int, threshold: float, columns: int = 10
+    blocks: Sequence[PairedImages],
+    *,
+    width: int,
+    threshold: float,
+    columns: int = 10,
+    counted: bool = True,
 ) -> Figure:
     """What a model makes of noise, above what the perfect memorizer of its training set makes of it.
 
@@ -156,11 +172,12 @@ def memorizer_sheet(
         width: of the models, for the title.
         threshold: similarity above which two samples count as the same.
         columns: seeds to show, the first of each block.
+        counted: as of ``nearest_sheet``.
     """
     shown = [block.first(columns) for block in blocks]
     counts = [(b.n, b.marked(threshold), len(b.seeds)) for b in shown]
-    words = findings.shown(counts, "is its image", "are its images")
-    title = f"Same noise as the perfect memorizer, width {width}: {words}"
+    words = f": {findings.shown(counts, 'is its image', 'are its images')}" if counted else ""
+    title = f"Same noise as the perfect memorizer, width {width}{words}"
     note = (
         f"framed: the same image, similarity above {threshold:.3f}; memorizer: empirical denoiser"
     )

@@ -31,6 +31,7 @@ from regimes.studies.tutorial_points import TWO_POINTS, TwoPointsLesson
 from regimes.studies.tutorial_roll import TIMES, SwissRollLesson
 from regimes.toys.diffusion import Points
 from regimes.toys.swiss_roll import FIRST_ANGLE, LAST_ANGLE, spiral
+from regimes.words import counted
 
 _SIZE = (9.6, 3.3)
 _DRAWN = 10
@@ -56,7 +57,7 @@ def gaussian_figure(lesson: GaussianLesson) -> Figure:
         axes.plot(x, lesson.law(method, most).density(x), color=INK, label="exact law")
         axes.plot(x, GAUSSIAN.law.density(x), color=MARK, linestyle="--", label="data")
         axes.set(xlabel="x", ylim=(0, 0.75), xlim=(x[0], x[-1]))
-        axes.set_title(f"{method.upper()}, {most} steps", **_SMALL)
+        axes.set_title(f"{method.upper()}, {counted(most, 'step')}", **_SMALL)
     panels[0].set_ylabel("density")
     panels[1].legend(loc="upper right", fontsize=8.5)
     _variances(panels[2], lesson)
@@ -114,7 +115,7 @@ def _ends(axes: Axes, lesson: TwoPointsLesson) -> None:
         reach = 2.5 * math.sqrt(lesson.diffusions[steps].variance)
         x = np.linspace(-reach, reach, 2001)
         end = TWO_POINTS.end(x, lesson.diffusions[steps])
-        axes.plot(x, end, color=shade, linewidth=1.3, label=f"{steps} steps")
+        axes.plot(x, end, color=shade, linewidth=1.3, label=counted(steps, "step"))
         some = first[:60, 0]
         inside = np.abs(some) < reach
         axes.plot(some[inside], last[:60, 0][inside], "o", color=shade, markersize=3)

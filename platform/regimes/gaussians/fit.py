@@ -12,6 +12,7 @@ from regimes.errors import ConfigError
 from regimes.gaussians.model import Gaussian, Mixture
 from regimes.gaussians.moments import StreamedMoments
 from regimes.spectra.rows import Rows
+from regimes.words import counted
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -213,7 +214,9 @@ def _fit_em(rows: Rows, config: FitConfig) -> Mixture:
         warnings.simplefilter("ignore", ConvergenceWarning)  # said below, in the result
         mixture.fit(x)
     converged = bool(mixture.converged_)
-    notes = () if converged else (f"EM did not converge in {config.em_iterations} steps.",)
+    notes = (
+        () if converged else (f"EM did not converge in {counted(config.em_iterations, 'step')}.",)
+    )
     return Mixture(
         weights=np.asarray(mixture.weights_) / mixture.weights_.sum(),
         components=tuple(

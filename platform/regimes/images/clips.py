@@ -25,7 +25,7 @@ from regimes.errors import BadSource, ConfigError
 from regimes.images.arrays import ArraySource, open_digits
 from regimes.images.fingerprints import hash_parts
 from regimes.images.idx import is_idx, open_idx
-from regimes.images.motions import Motion, MotionConfig, Track, draw_track
+from regimes.images.motions import MotionConfig, MotionOptions, Track, draw_track
 from regimes.images.pixels import Images
 from regimes.noise import keyed_generator
 
@@ -37,11 +37,9 @@ _KEPT = 64  # clips in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipConfig:
+class ClipConfig(MotionOptions):
     """Which clips; the numbers of the published ones for a canvas of 32 pixels."""
 
-    motion: Motion = "circle"
-    """middle, circle, horizontal or free (moving MNIST)."""
     digits: str = "digits"
     """Images of digits: the word digits (built in), a file of MNIST's, or the folder that holds them."""
     keep: tuple[int, ...] = ()
@@ -56,31 +54,12 @@ class ClipConfig:
     """Per clip, each with a track of its own."""
     clips: int = 1000
     """How many."""
-    frames: int = 2
-    """T, per clip."""
     window: int = 1
     """Consecutive frames that are one image, its channels in the order of time."""
     windows: Windows = "all"
     """all, or changes: of every clip the first (turned round: the last) that ends behind a change."""
     seed: int = 0
     """Of digits and tracks."""
-    jump: int = 4
-    """Pixels of a jump of circle."""
-    step: int = 2
-    """Pixels per frame of horizontal."""
-    top_speed: int = 4
-    """Largest speed of free."""
-    directions: int = 8
-    """Of circle: 8, 4 or 2."""
-    probability: float | None = None
-    """Of the first direction of circle (left; of two, down), or of going right in horizontal."""
-    deterministic: bool = False
-    """Walls of free reflect."""
-    reverse: bool = False
-    """Turn clips round in time, so that the last frames of horizontal come after a change; earlier
-    changes of such clips do not follow --probability."""
-    defects: tuple[str, ...] = ()
-    """Published errors to keep: unequal-jumps, redrawn-bounce, short-wall, zero-is-unset."""
 
     def __post_init__(self) -> None:
         """Refuse what could not be made."""
@@ -105,8 +84,7 @@ class ClipConfig:
         Raises:
             ConfigError: if digits would leave the canvas.
         """
-        names = {f.name for f in dataclasses.fields(MotionConfig)} - {"room"}
-        given = {name: getattr(self, name) for name in names}
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(MotionOptions)}
         return MotionConfig(room=self.canvas - self.digit, **given)
 
 
@@ -222,7 +200,7 @@ def _parsed(spec: str, name: str, text: str, kind: str) -> Any:
         "bool": {"true": True, "false": False}.__getitem__,
         "float | None": float,
         "tuple[int, ...]": lambda t: tuple(int(k) for k in t.split("+")),
-        "tuple[str, ...]": lambda t: tuple(t.split("+")),
+        "tuple[Defect, ...]": lambda t: tuple(t.split("+")),
     }
     try:
         return readers.get(kind, str)(text)

@@ -41,8 +41,7 @@ def decode(data: bytes, name: str, *, image_size: int | None = None) -> Images:
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "unknown format" if unknown else str(error).strip() or type(error).__name__
         raise BadImage(
-            f"{name}: not a readable image ({reason}); "
-            "replace or remove the file, or pass --skip-bad-images"
+            f"{name}: not a readable image ({reason}); replace or remove the file"
         ) from error
     if image_size is not None:
         image = centre_square(image, image_size)

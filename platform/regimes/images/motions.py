@@ -71,15 +71,13 @@ Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MotionConfig:
+class MotionOptions:
     """A rule and its numbers; the defaults are the published ones for a digit of 16 on 32 pixels."""
 
     motion: Motion = "circle"
-    """middle, circle, horizontal or free."""
-    room: int = 16
-    """Places along an axis are 0 to room: canvas - digit."""
+    """middle, circle, horizontal or free (moving MNIST)."""
     frames: int = 2
-    """T."""
+    """T, per clip."""
     jump: int = 4
     """Pixels of a jump of circle."""
     step: int = 2
@@ -89,7 +87,8 @@ class MotionConfig:
     directions: int = 8
     """Of circle: 8, 4 or 2."""
     probability: float | None = None
-    """Of the first direction of circle, or of going right in horizontal; None makes all equal."""
+    """Of the first direction of circle (left; of two, down), or of going right in horizontal; None makes
+    all equal."""
     deterministic: bool = False
     """Walls of free reflect instead of drawing a velocity."""
     reverse: bool = False
@@ -97,7 +96,15 @@ class MotionConfig:
     its last two frames come after a change. Of that change alone the law is ``probability``: a digit
     comes to an earlier one from the wall, so that turned round it follows the opposite law."""
     defects: tuple[Defect, ...] = ()
-    """Published errors to keep; see the module's docstring."""
+    """Published errors to keep: unequal-jumps, redrawn-bounce, short-wall, zero-is-unset."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MotionConfig(MotionOptions):
+    """A rule, its numbers, and the room that there is."""
+
+    room: int = 16
+    """Places along an axis are 0 to room: canvas - digit."""
 
     def __post_init__(self) -> None:
         """Refuse what could not move, or would leave the canvas."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from regimes.report.page import Page
 from regimes.studies.classification import BASE, ClassificationStudy, Estimate
+from regimes.words import counted
 
 TITLES = {
     "balanced_accuracy": "Balanced accuracy: mean recall",
@@ -92,7 +93,7 @@ class ClassificationReport(Page):
             of = (
                 ""
                 if label is None
-                else f" of {s.classes[label]}, {s.test_counts[label]} test images"
+                else f" of {s.classes[label]}, {counted(s.test_counts[label], 'test image')}"
             )
             lines = [_line(arm, s.of(arm, metric, label)) for arm in s.arms]
             found.append((f"{TITLES[metric]}{of}", lines))

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 
 import jinja2
 
+from regimes.words import counted
+
 # Escaping keeps quotes out of an address, but not "javascript:"; a path has no colon.
 _PATH = re.compile(r"[\w .-]+(/[\w .-]+)*/?")
 
@@ -64,6 +66,7 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["counted"] = counted
     figures = [(caption, _data_uri(png)) for caption, png in page.figures]
     return environment.get_template(page.template).render(
         page=page,

@@ -28,7 +28,7 @@ from regimes.scores.result import Score, proportion
 from regimes.scores.vendi import vendi_score
 from regimes.studies.audit import AuditSets, Copies, Flags
 
-NUM_METRIC_STEPS = 10
+NUM_METRIC_STEPS = 12
 NEIGHBOURS = 5
 """k of precision, recall, density and coverage."""
 WIDEST_FRECHET = 2048
@@ -147,22 +147,21 @@ def all_scores(
     Returns:
         The scores, named as in ``report.audit``.
     """
-    found = copy_scores(copies, sets)
-    on_step()
-    found += distance_tests(sets, limits.device)
-    on_step()
-    parts = _Parts.of(sets, limits)
-    for group in (parts.manifold_scores, parts.diversity_scores):
+    parts, found = _Parts.of(sets, limits), list[Score]()
+    groups: list[Callable[[], list[Score]]] = [
+        partial(copy_scores, copies, sets),
+        partial(distance_tests, sets, limits.device),
+        *parts.manifold_scores,
+        parts.diversity_scores,
+        partial(distance_scores, sets, raw, limits.manifold),
+    ]
+    for group in groups:
         found += group()
         on_step()
-    found += distance_scores(sets, raw, limits.manifold)
-    on_step()
-    found += [
+    return found + [
         _repeats(name, same, sets.train.descriptor)
         for name, same in zip(_REPEATS, duplicates, strict=True)
     ]
-    on_step()
-    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,16 +191,22 @@ class _Parts:
         """What is compared with the training images for the null; it does not count without held-out."""
         return self.generated if self.heldout is None else self.heldout
 
-    def manifold_scores(self) -> list[Score]:
-        """Precision and recall, density and coverage."""
-        three = self.generated, self.train, self.null
-        found = [score(*three, k=NEIGHBOURS, device=self.device) for score in (precision, recall)]
-        # These two know their expectation for images that are like the training images.
-        balls = [
-            score(self.generated, self.train, self.heldout, k=NEIGHBOURS, device=self.device)
-            for score in (density, coverage)
+    @property
+    def manifold_scores(self) -> list[Callable[[], list[Score]]]:
+        """Precision, recall, density and coverage: a call each, as each may take minutes."""
+        return [
+            *(partial(self._region, score) for score in (precision, recall)),
+            *(partial(self._balls, score) for score in (density, coverage)),
         ]
-        return [*(self._honest(score) for score in found), *balls]
+
+    def _region(self, score: Callable[..., Score]) -> list[Score]:
+        three = self.generated, self.train, self.null
+        return [self._honest(score(*three, k=NEIGHBOURS, device=self.device))]
+
+    def _balls(self, score: Callable[..., Score]) -> list[Score]:
+        """Of scores that know their expectation for images that are like the training images."""
+        three = self.generated, self.train, self.heldout
+        return [score(*three, k=NEIGHBOURS, device=self.device)]
 
     def diversity_scores(self) -> list[Score]:
         """The Vendi score of images that have a direction."""

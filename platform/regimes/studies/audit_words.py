@@ -16,6 +16,7 @@ from scipy.stats import betabinom
 from regimes.scores.result import Score, wilson_interval
 from regimes.studies.audit import Copies
 from regimes.studies.audit_metrics import WIDEST_FRECHET
+from regimes.words import counted
 
 _REAL = {"heldout": "held-out images", "train": "training images"}
 
@@ -35,8 +36,9 @@ def real_name(copies: Copies, *, count: bool = False) -> str:
 
 
 def answer(copies: Copies) -> list[str]:
-    """The answer in two sentences or three."""
-    return [_copies(copies), _certain(copies)]
+    """The answer in two sentences: that of exact copies first, where there are any."""
+    sentences = [_copies(copies), _certain(copies)]
+    return sentences[::-1] if copies.identical.any() else sentences
 
 
 def _copies(copies: Copies) -> str:
@@ -63,22 +65,34 @@ def _against_chance(copies: Copies) -> str:
     name = "unseen real images" if copies.reference == "heldout" else "the training images"
     if found[0] > expected[1]:
         return f"more than among {name}, so it copies"
+    yet = "; the exact ones are copies all the same" if copies.identical.any() else ""
     if found[1] < expected[0]:
-        return f"fewer than among {name}"
-    return f"no more and no fewer than among {name}, within the intervals"
+        return f"fewer than among {name}{yet}"
+    return f"no more and no fewer than among {name}, within the intervals{yet}"
 
 
 def _certain(copies: Copies) -> str:
     """The counts that need no threshold."""
-    exact = int((copies.identical & ~copies.generated.flipped).sum())
     beyond, total = int(copies.is_beyond.sum()), len(copies.is_beyond)
     chance = total / (len(copies.real_similarity) + 1)
     often = int(betabinom.ppf(0.95, total, 1, len(copies.real_similarity)))
     return (
-        f"{_number(exact)} {'equals' if exact == 1 else 'equal'} a training image in every pixel"
-        f"{_flips(copies)}, and {beyond:,} {'is' if beyond == 1 else 'are'} more similar to one than "
+        f"{_exact(copies)} in every pixel{_flips(copies)}, and {beyond:,} "
+        f"{'is' if beyond == 1 else 'are'} more similar to one than "
         f"any of {real_name(copies, count=True)} is (by chance {chance:.2g}, "
         f"in 95% of cases at most {often:,})."
+    )
+
+
+def _exact(copies: Copies) -> str:
+    """How many images equal a training image."""
+    exact = int(copies.identical.sum())
+    if exact == 0:
+        return "None equals a training image"
+    turned = " or its flip" if (copies.identical & copies.generated.flipped).any() else ""
+    verb = "equals" if exact == 1 else "equal"
+    return (
+        f"{exact:,} of {len(copies.identical):,} generated images {verb} a training image{turned}"
     )
 
 
@@ -87,10 +101,6 @@ def _flips(copies: Copies) -> str:
     if not flips:
         return ""
     return f", {flips:,} {'copies' if flips == 1 else 'copy'} a flipped one ({exact:,} exactly)"
-
-
-def _number(count: int) -> str:
-    return "None" if count == 0 else f"{count:,}"
 
 
 def null_range(copies: Copies, score: Score) -> tuple[float, float] | None:
@@ -112,10 +122,12 @@ def null_range(copies: Copies, score: Score) -> tuple[float, float] | None:
 def finding(copies: Copies) -> str:
     """The title of a figure: how many copies, and what real images give."""
     found, total = int(copies.is_copy.sum()), len(copies.is_copy)
+    exact = int(copies.identical.sum())
     real = copies.real_similarity
     passed = share(float((real > copies.threshold.value).mean()))
     return (
-        f"{found:,} of {total:,} generated images ({share(found / total)}) are copies; of "
+        f"{found:,} of {total:,} generated images ({share(found / total)}) are copies"
+        f"{f', {exact:,} in every pixel' if exact else ''}; of "
         f"{real_name(copies)}, {passed} come as near"
     )
 
@@ -159,8 +171,9 @@ def _leaked(copies: Copies) -> str:
     if not leaked:
         return ""
     return (
-        f"{leaked} held-out images equal a training image in every pixel: they are not held out. They "
-        "were left out of the threshold; whether the rest is unseen cannot be told from here."
+        f"{counted(leaked, 'held-out image equals', 'held-out images equal')} a training image in every "
+        "pixel, which is not held out: the threshold leaves such images out. Whether the rest is unseen "
+        "cannot be told from here."
     )
 
 

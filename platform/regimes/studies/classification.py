@@ -26,6 +26,7 @@ import numpy as np
 from regimes.classifiers import scores
 from regimes.classifiers.scores import McNemar, Predictions
 from regimes.errors import IdMismatch
+from regimes.words import counted
 
 Effect = Literal["helps", "hurts", "no measurable difference", "one seed, no verdict"]
 Key = tuple[str, int]
@@ -355,6 +356,6 @@ def _sentence(found: ClassificationStudy, c: Comparison) -> str:
     return (
         f"{part.capitalize()} images beside real ones {verb}: balanced accuracy "
         f"{found.of(BASE).value:.3f} to {found.of(c.arm).value:.3f}, a difference of {e.value:+.3f}"
-        f"{interval} over {len(found.seeds)} {'seed' if len(found.seeds) == 1 else 'seeds'} and "
-        f"{sum(found.test_counts)} test images (McNemar, corrected: p = {c.p_adjusted:.2g})."
+        f"{interval} over {counted(len(found.seeds), 'seed')} and "
+        f"{counted(sum(found.test_counts), 'test image')} (McNemar, corrected: p = {c.p_adjusted:.2g})."
     )

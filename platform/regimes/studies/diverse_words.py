@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from regimes.studies.audit_words import share
 from regimes.studies.diverse import HULLS, DiverseStudy, Finding, Rule
+from regimes.words import counted
 
 NOTHING_NEW = "no more than chance: no evidence of anything new"
 MORE = "more than chance"
@@ -82,14 +83,19 @@ def _summary(study: DiverseStudy, rule: Rule) -> str:
     rows = [f for f in study.samples if f.rule == rule]
     found = [f for f in rows if f.exceeds_null]
     if not found:
-        return f"Rule {rule}: in none of {len(rows)} sets more than chance: no evidence of anything new."
+        return (
+            f"Rule {rule}: in none of {counted(len(rows), 'set')} more than chance: no evidence of anything "
+            "new."
+        )
     counts = ", ".join(
         f"{f.set_name} ({f.count:,} of {f.score.num_generated:,}; {f.expected:,.1f} expected)"
         for f in sorted(found, key=lambda f: -f.score.value)
     )
     if len(found) == len(rows):
-        return f"Rule {rule}: more than chance in all of {len(rows)} sets: {counts}."
-    return f"Rule {rule}: more than chance in {len(found)} of {len(rows)} sets: {counts}."
+        return f"Rule {rule}: more than chance in all of {counted(len(rows), 'set')}: {counts}."
+    return (
+        f"Rule {rule}: more than chance in {len(found)} of {counted(len(rows), 'set')}: {counts}."
+    )
 
 
 def title(finding: Finding) -> str:
@@ -113,7 +119,8 @@ def overlap_words(finding: Finding) -> str:
         return text
     counts = ", ".join(f"{count:,}" for count in stability.counts)
     return (
-        f"{text} Over {len(stability.seeds)} seeds of t-SNE the counts are {counts}, and two selections "
+        f"{text} Over {counted(len(stability.seeds), 'seed')} of t-SNE the counts are {counts}, and two "
+        "selections "
         f"have {share(stability.mean_overlap)} of their union in common (Jaccard overlap, mean)."
     )
 

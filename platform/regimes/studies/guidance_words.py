@@ -6,6 +6,7 @@ import math
 
 from regimes.scores.modes import Mean
 from regimes.studies.guidance import CellFinding, GuidanceStudy
+from regimes.words import counted
 
 
 def answer(study: GuidanceStudy) -> list[str]:
@@ -34,7 +35,8 @@ def _headline(study: GuidanceStudy) -> str:
     if best is not None:
         good = sum(f.is_good for f in study.guided)
         return (
-            f"Particle guidance covers more modes at unchanged quality in {good} of {total} cells; most "
+            f"Particle guidance covers more modes at unchanged quality in {good} of "
+            f"{counted(total, 'cell')}; most "
             f"with {best.key.label}: {_change(study, best)}."
         )
     assert largest is not None
@@ -45,7 +47,8 @@ def _headline(study: GuidanceStudy) -> str:
             f"quality is {_QUALITY[largest.quality]}."
         )
     return (
-        f"Particle guidance does not cover more modes in any of {total} cells. The largest gain, with "
+        f"Particle guidance does not cover more modes in any of {counted(total, 'cell')}. The largest "
+        "gain, with "
         f"{largest.key.label}, is within chance: {_change(study, largest)}."
     )
 

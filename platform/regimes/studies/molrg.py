@@ -20,6 +20,7 @@ from regimes.scores.generalization import generalization_score
 from regimes.scores.reproducibility import reproducibility
 from regimes.scores.result import Score
 from regimes.studies.verdict import percent
+from regimes.words import counted
 
 Floats = npt.NDArray[np.float64]
 DESCRIPTOR = "points, unit length"
@@ -147,7 +148,8 @@ def answer(found: MoLRGStudy) -> list[str]:
     learned = ", ".join(f"{m} {r[low]:.3f}" for m, r in ratios.items())
     missed = ", ".join(f"{m} {percent(found.recovery[m])}" for m in ratios)
     trained = (
-        f"Trained on {found.per_class} points per class, at sigma {sigma[low]:g}: {learned}. Of the "
+        f"Trained on {counted(found.per_class, 'point')} per class, at sigma {sigma[low]:g}: {learned}. "
+        "Of the "
         f"subspaces they miss: {missed}."
     )
     return [
@@ -164,5 +166,5 @@ def _transition(found: MoLRGStudy, model: str, dim: int) -> str:
     first = failed[-1] + 1 if failed else 0
     head = f"{model}, d = {dim}: "
     if first == len(cells):
-        return f"{head}not recovered by {cells[-1].per_class} points per class."
-    return f"{head}recovered from {cells[first].per_class} points per class on."
+        return f"{head}not recovered by {counted(cells[-1].per_class, 'point')} per class."
+    return f"{head}recovered from {counted(cells[first].per_class, 'point')} per class on."

@@ -36,7 +36,7 @@ from regimes.scores.spectrum import (
 )
 from regimes.spectra.matrix import Normalisation, Precision, Spectrum, eigenvalues
 from regimes.spectra.rows import Rows
-from regimes.spectra.threads import few_threads
+from regimes.threads import few_threads
 
 Floats = npt.NDArray[np.float64]
 REAL, OTHER_HALF = "real", "real, other half"

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from regimes.noise import keyed_generator
+from regimes.threads import torch_threads
 from regimes.toys.diffusion import Points
 
 Draw = Callable[[int, np.random.Generator], Points]
@@ -91,7 +91,7 @@ class Predictor(nn.Module):
     def posterior_mean(self, x: Points, t: float | np.ndarray) -> Points:
         """What it guesses, as a sampler asks: (N, d) and one time or (N,) -> (N, d) float64."""
         times = torch.from_numpy(np.broadcast_to(np.asarray(t, np.float32), len(x)).copy())
-        with torch.inference_mode(), few_threads(self.config.threads):
+        with torch.inference_mode(), torch_threads(self.config.threads):
             clean = self(torch.from_numpy(x.astype(np.float32)), times)
         return clean.numpy().astype(np.float64)
 
@@ -125,7 +125,7 @@ def train(
     average = [p.detach().clone() for p in parameters]
     decay = min(config.ema, max(0.0, 1 - 10 / config.steps))
     optimizer = torch.optim.Adam(parameters, fused=True)
-    with few_threads(config.threads):
+    with torch_threads(config.threads):
         for step in range(config.steps):
             rng = keyed_generator("toy-predictor", seed, step)
             for group in optimizer.param_groups:
@@ -170,14 +170,3 @@ def _initialize(layers: nn.Sequential, seed: int) -> None:
                 bound = 1 / math.sqrt(layer.in_features)
                 for p in (layer.weight, layer.bias):
                     p.uniform_(-bound, bound, generator=generator)
-
-
-@contextmanager
-def few_threads(count: int) -> Iterator[None]:
-    """Torch with ``count`` threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

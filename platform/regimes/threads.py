@@ -1,4 +1,4 @@
-"""Threads for small matrices: one."""
+"""How many threads compute, for a while."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ import torch
 
 SMALL = 512
 """Side of a matrix up to which threads wait for one another longer than they compute."""
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Torch with ``count`` threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
@@ -23,10 +34,5 @@ def few_threads(side: int) -> Iterator[None]:
         return
     from threadpoolctl import threadpool_limits
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with torch_threads(1), threadpool_limits(1):
+        yield

@@ -1,0 +1,30 @@
+"""What jobs say while they run."""
+
+from __future__ import annotations
+
+import pytest
+
+from regimes.jobs.support import console
+from regimes.jobs.support.console import Stage
+
+
+@pytest.mark.parametrize(("total", "words"), [(4, "25%"), (0, "goes on")])
+def test_a_stage_says_how_far_it_is_within_a_unit_that_takes_long(
+    total, words, monkeypatch, capsys
+):
+    monkeypatch.setattr(console, "LOG_EVERY_S", 0.001)
+    said = ""
+    with Stage("compare", total, "step") as stage:
+        stage.advance()
+        while f"compare   {words} (" not in said:  # ends: nothing else is done in this stage
+            said += capsys.readouterr().out
+        stage.done("4 metrics")
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1].startswith("compare   4 metrics (")
+
+
+def test_a_stage_that_failed_says_nothing_more(monkeypatch, capsys):
+    monkeypatch.setattr(console, "LOG_EVERY_S", 0.001)
+    with pytest.raises(RuntimeError), Stage("compare", 4, "step") as stage:
+        raise RuntimeError("on purpose")
+    assert not stage._pulse.is_alive()
