@@ -11,6 +11,7 @@ of Python's own, and by the HTTP status that it carries; it is raised again as a
 from __future__ import annotations
 
 import errno
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -93,12 +94,12 @@ def _status(error: Exception) -> int | None:
     """The HTTP status of an error, wherever a client keeps it; None if it has none."""
     answer = getattr(error, "response", None)
     if isinstance(answer, dict):  # botocore's
-        found = [answer.get("ResponseMetadata", {}).get("HTTPStatusCode")]
-    else:
-        names = ("status", "status_code", "code")
-        found = [getattr(holder, name, None) for holder in (error, answer) for name in names]
-    numbers = [int(x) for x in map(str, found) if x.isdecimal()]
-    return next((number for number in numbers if 400 <= number < 600), None)
+        return answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    for holder, name in itertools.product((error, answer), ("status", "status_code", "code")):
+        found = str(getattr(holder, name, None))
+        if found.isdecimal() and 400 <= int(found) < 600:
+            return int(found)
+    return None
 
 
 def pause(attempt: int) -> float:
