@@ -32,6 +32,7 @@ from regimes.actors.failures import describe, report
 from regimes.actors.runtime import RayRuntime, hushed
 from regimes.errors import ConfigError, RegimesError
 from regimes.images.sources import ImageSource, open_source
+from regimes.memory import keep_freed_memory
 from regimes.storage.artifacts import FileEntry, Store
 from regimes.storage.features import (
     Block,
@@ -175,6 +176,7 @@ class DescribeUnits:
         import torch
 
         torch.set_num_threads(threads)
+        keep_freed_memory()
         self.store, self.recipes, self.device = Store(root), recipes, device
         self._descriptors: dict[str, Any] = {}
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 from regimes.actors.pool import Pool
 from regimes.actors.runtime import RayRuntime
 from regimes.errors import ConfigError
+from regimes.memory import keep_freed_memory
 from regimes.pipelines.schedulers import SchedulerConfig
 from regimes.storage.artifacts import FileEntry, Store
 from regimes.storage.samples import (
@@ -36,6 +37,7 @@ class ModelHolder:
         import torch
 
         torch.set_num_threads(1)  # one thread: bytes must not depend on the machine's cores
+        keep_freed_memory()
         self.device, self.others = device, others
         self._store = Store(root)
         self._held: tuple[Hashable, Any] | None = None

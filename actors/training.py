@@ -16,6 +16,7 @@ from typing import Any
 
 from regimes.actors.runtime import RayRuntime
 from regimes.errors import ConfigError, RegimesError
+from regimes.memory import keep_freed_memory
 from regimes.storage.artifacts import Store
 from regimes.storage.networks import Execution, NetworkRecipe, StoppedElsewhere, train_network
 from regimes.training.workers import Alone, ProcessGroup
@@ -159,6 +160,8 @@ def train_worker(config: dict[str, Any]) -> None:
 
     execution: Execution = config["execution"]
     mailbox = config["mailbox"]
+    if execution.device == "cpu":
+        keep_freed_memory()
     workers = ProcessGroup(execution.device) if torch.distributed.is_initialized() else Alone()
     try:
         train_network(

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from regimes.actors.runtime import RayRuntime
 from regimes.errors import RegimesError
+from regimes.memory import keep_freed_memory
 from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import TrainedRecipe, train
 
@@ -150,6 +151,7 @@ def run_trial(root: str, trial: T, device: str, work: Work[T]) -> None:
 
     if device == "cpu":
         torch.set_num_threads(1)  # bytes must not depend on the machine's cores
+        keep_freed_memory()
 
     def report(step: int, values: dict[str, float]) -> None:
         tune.report({"step": step, "values": values})

@@ -1,7 +1,7 @@
 """Feature extraction through Ray Data, against bare torch processes that do the same.
 
     python tests/benchmarks/extraction.py [--images 20000] [--network tiny] [--workers 2] [--threads 1]
-    python tests/benchmarks/extraction.py --images 512 --side 64 --network squeezenet
+    python tests/benchmarks/extraction.py --images 1000 5000 --side 64 --network squeezenet
     python tests/benchmarks/extraction.py --memory 20000 200000
 
 Equal work: the same shards are read, checked, decoded, described by the same network with the same
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import multiprocessing
 import tempfile
 import threading
@@ -38,6 +39,7 @@ from torch import Tensor, nn
 from regimes.actors.extraction import Hardware, extract
 from regimes.actors.runtime import RayRuntime
 from regimes.descriptors.options import DescriptorOptions, find_network
+from regimes.memory import keep_freed_memory
 from regimes.storage.artifacts import Store
 from regimes.storage.features import (
     DescriptorRecipe,
@@ -52,6 +54,9 @@ from regimes.storage.features import (
 )
 from regimes.storage.images import IMAGES_PER_SHARD, ImagesRecipe
 from regimes.storage.tables import write_shard
+
+Spent = dict[str, tuple[float, float]]
+"""way -> seconds by the clock, and of CPU"""
 
 
 class Tiny(nn.Module):
@@ -108,65 +113,62 @@ def make_images(store: Store, count: int, side: int, per_unit: int) -> ImagesRec
 
 
 def bare_process(
-    root: str, recipe: FeaturesRecipe, share: tuple[int, int], threads: int, done: Any
+    root: str,
+    recipe: FeaturesRecipe,
+    share: tuple[int, int],
+    options: argparse.Namespace,
+    done: Any,
 ) -> None:
     """Describe every n-th unit in a plain loop."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
+    if options.keep:
+        keep_freed_memory()
     store = Store(root)
     descriptor = load_descriptor(store, recipe.descriptor)
     names = [shard.name for shard in store.artifact(recipe.images).files]
     for unit in range(share[0], len(names), share[1]):
         block = read_block(store, recipe, unit, names[unit])
         entries = write_block(store, recipe, unit, block, describe_block(descriptor, block))
-        done.put((time.time(), entries))
+        done.put(entries)
 
 
-def run_bare(store: Store, recipe: FeaturesRecipe, workers: int, threads: int) -> list[float]:
-    """Times at which units were finished."""
+def run_bare(store: Store, recipe: FeaturesRecipe, options: argparse.Namespace) -> None:
+    """In processes of our own."""
     context = multiprocessing.get_context("spawn")
     done = context.Queue()
     processes = [
         context.Process(
-            target=bare_process, args=(store.root.uri, recipe, (i, workers), threads, done)
+            target=bare_process, args=(store.root.uri, recipe, (i, options.workers), options, done)
         )
-        for i in range(workers)
+        for i in range(options.workers)
     ]
     for process in processes:
         process.start()
     units = [done.get() for _ in store.artifact(recipe.images).files]
     for process in processes:
         process.join()
-    finish(store, recipe, [entry for _, entries in units for entry in entries])
-    return [at for at, _ in units]
+    finish(store, recipe, [entry for entries in units for entry in entries])
 
 
-def run_ray(store: Store, recipe: FeaturesRecipe, workers: int, threads: int) -> list[float]:
-    """Times at which units were finished."""
-    times: list[float] = []
+def run_ray(store: Store, recipe: FeaturesRecipe, options: argparse.Namespace) -> None:
+    """As jobs do."""
     runtime = RayRuntime()
+    hardware = Hardware(device="cpu", threads=options.threads)
     try:
         extract(
             runtime,
             store,
             [recipe],
-            workers=workers,
-            on_unit=lambda: times.append(time.time()),
-            hardware=Hardware(device="cpu", threads=threads),
+            workers=options.workers,
+            on_unit=lambda: None,
+            hardware=hardware,
         )
     finally:
         runtime.close()
-    return times
-
-
-def rates(start: float, times: list[float], count: int) -> tuple[float, float]:
-    """Images per second of the whole run, and between the first and the last unit."""
-    ordered = sorted(times)
-    work = count * (len(ordered) - 1) / len(ordered) / max(ordered[-1] - ordered[0], 1e-9)
-    return count / (time.time() - start), work
 
 
 class Watch:
-    """Samples this process and all below it, four times a second, while the block runs."""
+    """Samples this process and all below it while the block runs: memory four times a second, else once."""
 
     def __init__(self, *, memory: bool) -> None:
         self.memory, self.peak_mib = memory, 0.0
@@ -190,7 +192,7 @@ class Watch:
         return sum(self._seconds.values()) - self._before
 
     def _run(self) -> None:
-        while not self._stop.wait(0.25):
+        while not self._stop.wait(0.25 if self.memory else 1.0):
             here, pss = psutil.Process(), 0
             for process in [here, *here.children(recursive=True)]:
                 with contextlib.suppress(psutil.Error):
@@ -201,29 +203,34 @@ class Watch:
             self.peak_mib = max(self.peak_mib, pss / 2**20)
 
 
-def compare(store: Store, recipe: FeaturesRecipe, count: int, options: argparse.Namespace) -> None:
-    """Print both rates of both ways, the best of the rounds."""
-    best = {"bare": (0.0, 0.0), "ray": (0.0, 0.0)}
+def compare(store: Store, recipe: FeaturesRecipe, count: int, options: argparse.Namespace) -> Spent:
+    """Seconds by the clock and of CPU of both ways, the best of the rounds."""
+    best = {"bare": (math.inf, math.inf), "ray": (math.inf, math.inf)}
     for _ in range(options.rounds):
         for name, run in (("bare", run_bare), ("ray", run_ray)):
             store.artifact(recipe).remove()
-            start = time.time()
+            start = time.monotonic()
             with Watch(memory=False) as watch:
-                times = run(store, recipe, options.workers, options.threads)
-            now = rates(start, times, count)
-            best[name] = max(best[name][0], now[0]), max(best[name][1], now[1])
+                run(store, recipe, options)
+            now = time.monotonic() - start, watch.cpu_s
+            best[name] = min(best[name][0], now[0]), min(best[name][1], now[1])
             print(
-                f"  {name:4}: whole run {now[0]:8.1f}/s, work {now[1]:8.1f}/s, CPU {watch.cpu_s:6.1f} s",
+                f"  {name:4}: {now[0]:7.1f} s, {count / now[0]:8.1f}/s, CPU {now[1]:6.1f} s",
                 flush=True,
             )
-    whole, work = (best["ray"][i] / best["bare"][i] for i in range(2))
-    print(f"Ray / bare: whole run {whole:.2f}, work {work:.2f}")
+    return best
+
+
+def say(what: str, spent: Spent) -> None:
+    """Ray's rate relative to the bare processes'."""
+    (bare_s, bare_cpu_s), (ray_s, ray_cpu_s) = spent["bare"], spent["ray"]
+    print(f"Ray / bare, {what}: rate {bare_s / ray_s:.2f}, CPU {ray_cpu_s / bare_cpu_s:.2f}")
 
 
 def main() -> None:
     """Compare rates, or print memory."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--images", type=int, nargs="+", default=[20_000])
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--network", default="tiny", choices=("tiny", "squeezenet"))
     parser.add_argument("--batch", type=int, default=64)
@@ -231,26 +238,30 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--keep", action="store_true", help="bare processes keep freed memory, too")
     parser.add_argument("--memory", type=int, nargs="*", default=[])
     options = parser.parse_args()
     unit = options.unit or (IMAGES_PER_SHARD if options.network == "tiny" else 64)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(f"{folder}/store")
         descriptor = make_descriptor(store, Path(folder), options.network, options.batch)
-        for count in options.memory or [options.images]:
+        spent: list[Spent] = []
+        for count in options.memory or options.images:
             images = make_images(store, count, options.side, unit)
             recipe = FeaturesRecipe(images=images, descriptor=descriptor)
             print(f"{count} images of {options.side}x{options.side}, {options.network}")
             if not options.memory:
-                compare(store, recipe, count, options)
+                spent.append(compare(store, recipe, count, options))
+                say("whole run", spent[-1])
                 continue
-            start = time.time()
             with Watch(memory=True) as watch:
-                times = run_ray(store, recipe, options.workers, options.threads)
-            whole, work = rates(start, times, count)
-            print(
-                f"  peak {watch.peak_mib:.0f} MiB, whole run {whole:.0f}/s, work {work:.0f}/s",
-                flush=True,
+                run_ray(store, recipe, options)
+            print(f"  peak {watch.peak_mib:.0f} MiB", flush=True)
+        if len(spent) == 2:
+            fewer, more = spent
+            say(
+                f"images {options.images[0]} to {options.images[1]}",
+                {n: (more[n][0] - fewer[n][0], more[n][1] - fewer[n][1]) for n in more},
             )
 
 

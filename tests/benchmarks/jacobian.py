@@ -1,14 +1,16 @@
 """The whole Jacobian of a network at one noise level: in blocks, and one gradient per output.
 
-    python tests/benchmarks/jacobian.py [--width 32] [--resolution 32] [--blocks 16 64] [--rows 256]
+    python tests/benchmarks/jacobian.py [--width 16] [--resolution 32] [--blocks 32] [--rows 0]
 
 (``PYTHONPATH=platform`` where the package is not installed; torch and numpy are all it needs.)
 
 The published way is one backward pass per output: C H W of them, 3072 for CIFAR-10, for one image.
-Ours keeps one forward pass and pulls blocks of unit vectors back through it. Both ways are timed on
-the same outputs (--rows; 0 for all), after one pass each to warm up, in turns, and the least of
---repeats is taken, so that other work on the machine counts little; the change is the largest
-difference of an entry relative to the largest entry. The network is DDPM++ for CIFAR-10 at a given
+Ours keeps one forward pass of as many copies as a block has unit vectors, and pulls blocks of them back
+through it. Both ways are timed on the same outputs (--rows; 0 for all: with few, the forward pass of the
+copies counts too much), after one pass each to warm up, in turns, and the least of --repeats is taken,
+so that other work on the machine counts little; the change is the largest difference of an entry
+relative to the largest entry. The wider the network, the less there is to gain on a CPU: a single
+image fills it. The network is DDPM++ for CIFAR-10 at a given
 width with random weights, which changes no duration.
 """
 
@@ -104,11 +106,11 @@ def compare(options: argparse.Namespace) -> None:
 def main() -> None:
     """Say what is measured, and measure."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--resolution", type=int, default=32)
-    parser.add_argument("--blocks", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--rows", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--blocks", type=int, nargs="+", default=[32])
+    parser.add_argument("--rows", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--sigma", type=float, default=1.0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()

@@ -12,6 +12,7 @@ from regimes.denoisers.preconditioning import EDM, Denoiser
 from regimes.denoisers.residual_mlp import ResidualMLP
 from regimes.denoisers.unet.build import build_denoiser
 from regimes.images.molrg import MoLRG
+from regimes.jacobians import linearization
 from regimes.jacobians.linearization import Dense, Linearization, full_jacobian
 
 
@@ -101,6 +102,31 @@ def test_blocks_and_batches_change_nothing_but_rounding():
     torch.testing.assert_close(full_jacobian(blocked, x), expected, rtol=1e-5, atol=1e-5)
     alone = Linearization(denoiser, x[1:2], 0.7)
     torch.testing.assert_close(full_jacobian(alone, x)[0], expected[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("room", [1, 2**18, 2**40])
+def test_the_kept_forward_pass_fits_its_room(monkeypatch, room):
+    """Weights are held once and do not count: else this network would leave no room for a copy."""
+    denoiser, x = unet(model_channels=64), noisy(2)
+    expected = full_jacobian(Linearization(denoiser, x, 0.7), x)
+    monkeypatch.setitem(linearization.KEPT_BYTES, "cpu", room)
+    batches, kept = [], []
+
+    def watched(x, sigma, labels=None):
+        batches.append(len(x))
+        return denoiser(x, sigma, labels)
+
+    local = Linearization(watched, x, 0.7, block=16)
+    found = full_jacobian(local, x)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        denoiser(noisy(max(batches)).requires_grad_(), torch.tensor(0.7))
+    weights = {p.untyped_storage().data_ptr() for p in denoiser.parameters()}
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
+    assert sum(n for at, n in storages.items() if at in weights) > 2**18
+    grown = sum(n for at, n in storages.items() if at not in weights)
+    assert max(batches) == {1: 4, 2**40: 32}.get(room, max(batches))  # two copies to measure
+    assert max(batches) == 4 or grown < 1.1 * room
 
 
 def test_products_are_those_of_the_matrix():
