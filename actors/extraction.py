@@ -57,16 +57,16 @@ class Hardware:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto takes GPUs for networks where there are any; gpu asks for some, so that a cluster starts them."""
     gpus_each: float = 1.0
-    """Share of a GPU per actor."""
+    """Share of a GPU per actor, 1 at most."""
     threads: int = 1
     """CPU threads per actor."""
 
     def __post_init__(self) -> None:
         """Refuse what no actor could have."""
-        if self.threads < 1 or self.gpus_each <= 0:
+        if self.threads < 1 or not 0 < self.gpus_each <= 1:
             raise ConfigError(
-                f"threads and gpus_each: expected at least 1 and above 0, got {self.threads} and "
-                f"{self.gpus_each}"
+                f"threads and gpus_each: expected at least 1 and a share in (0, 1], got {self.threads} "
+                f"and {self.gpus_each:g}"
             )
 
 

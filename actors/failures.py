@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from regimes.errors import NotFiniteSamples, RegimesError, WorkFailed, find_cause
 
 GIVE_UP = (
-    "all {} replicas were given up, each after {} failures in a row without a finished unit; "
-    "the last: {}"
+    "all {} replicas were given up, each after {} failures or {} lost nodes in a row without a finished "
+    "unit; the last: {}"
 )
+
+_NODE_HAS_DIED = "The actor died because its node has died"
 
 
 def names_what_to_do(error: BaseException) -> bool:
@@ -19,6 +21,19 @@ def names_what_to_do(error: BaseException) -> bool:
     """
     cause = find_cause(error)
     return cause is not None and not isinstance(cause, NotFiniteSamples)
+
+
+def is_lost_node(error: BaseException) -> bool:
+    """Whether an actor went with its node, as far as Ray can say.
+
+    A node that vanishes is silent at first, and only after some seconds known to be dead; Ray tells the
+    two apart by class. Of a process that dies on a live node it knows at once.
+    """
+    from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError
+
+    if isinstance(error, ActorDiedError):  # why it died is said in words alone
+        return error.preempted or _NODE_HAS_DIED in str(error)
+    return isinstance(error, (ActorUnavailableError, NodeDiedError))
 
 
 def describe(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from regimes.actors.replicas import ModelHolder, ReplicaOptions, start_pool
 from regimes.actors.runtime import RayRuntime
+from regimes.errors import ConfigError
 from regimes.storage.artifacts import FileEntry, Store
 from regimes.storage.denoisers import Loaded, load_denoiser
 from regimes.storage.jacobian import ChosenImages, JacobianRecipe, measure_unit, split_work
@@ -48,9 +49,16 @@ def linearise(
         store: where models are, and where spectra go.
         recipes: what to measure, grouped by model so that replicas seldom change theirs.
         chosen: the images of ``ImagePoints``, shared by all recipes.
-        options: how many replicas, and where.
+        options: how many replicas, and where; one GPU each at most.
         on_unit: called after every unit.
+
+    Raises:
+        ConfigError: if replicas are to have several GPUs.
     """
+    if options.others:
+        raise ConfigError(
+            f"gpus_each: Jacobians are taken on one GPU, expected 1 at most, got {options.gpus_each:g}"
+        )
     entries: dict[int, list[FileEntry]] = {}
     work: list[tuple[int, int]] = []
     for i, recipe in enumerate(recipes):

@@ -3,8 +3,9 @@
 A **slot** is the place of one actor. When its actor dies or fails, the slot waits a little, longer
 every time, and starts another; after a few failures in a row without a finished unit it is given up,
 and with the last slot the run ends. A unit under which actors die is tried on other slots, then set
-aside; the rest is completed before it is reported. Ray's own restarts are not used: they are immediate,
-and retry a deadly unit where it just killed.
+aside; the rest is completed before it is reported. An actor that goes with its node has not failed, and
+nor has its unit: spot nodes come and go, so that many may be lost, though not for ever. Ray's own
+restarts are not used: they are immediate, and retry a deadly unit where it just killed.
 """
 
 from __future__ import annotations
@@ -20,21 +21,28 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from regimes.actors.failures import GIVE_UP, describe, names_what_to_do, report
+from regimes.actors.failures import GIVE_UP, describe, is_lost_node, names_what_to_do, report
+from regimes.errors import WorkFailed
 from regimes.storage.artifacts import FileEntry
 
 MIN_IN_FLIGHT, MAX_IN_FLIGHT = 2, 16  # units per actor: one running, others waiting for it
 IN_FLIGHT_S = 0.5  # work that should wait at an actor, so that it does not idle between units
 ATTEMPTS = 3  # of one unit
 FAILURES = 3  # of a slot in a row, without a finished unit in between
-BACKOFF_S = 1.0  # before a second actor in a slot; doubled every time
+LOSSES = 24  # the same of both, of nodes that were lost: no accident, even where nodes come and go
+BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 30.0  # before a second actor in a slot; doubled every time
 SLOW = 2.0  # times the median: from then on a running unit is given to an idle actor as well
 POLL_S = 0.5
 START_S = 60.0  # an actor that has not answered for so long may never: no room, or no node
+LONGEST_WAIT_S = 6 * 3600.0  # without one actor that answers: nothing is coming
 DRAIN_S = 2.0  # `ray job stop` kills after three seconds
 NO_ROOM = (
     "no node has room for a replica yet; if none comes, ask for less (--device, --gpus-per-replica), or see "
     "`ray status`"
+)
+NO_NODE = (
+    "no node had room for a replica for {:g} hours; what was done is kept, and the same command goes on "
+    "from here once `ray status` shows nodes again"
 )
 
 Ask = Callable[[Any, int, int], Any]
@@ -48,6 +56,7 @@ class _Unit:
     recipe: int
     unit: int
     attempts: int = 0
+    losses: int = 0
     failed_in: set[int] = field(default_factory=set)
     asked: set[Any] = field(default_factory=set)
     done: bool = False
@@ -66,6 +75,8 @@ class _Slot:
     since: float = 0.0
     """When it began with the first."""
     failures: int = 0
+    losses: int = 0
+    """Of nodes; both in a row, without a finished unit."""
     due: float = 0.0
     """When the next actor may start, or was started."""
     given_up: bool = False
@@ -117,7 +128,7 @@ class Pool:
         self._again: deque[_Unit] = deque()
         self._seconds: deque[float] = deque(maxlen=200)  # that units took
         self._poisoned: list[tuple[str, BaseException]] = []
-        self._began, self._said = math.inf, False
+        self._answered, self._said = math.inf, False  # when an actor last did; that none does
 
     def run(
         self, ask: Ask, work: Sequence[tuple[int, int]]
@@ -129,12 +140,13 @@ class Pool:
             work: (recipe, unit) of every unit.
 
         Raises:
-            RegimesError: if a unit met something that trying again would not mend; or, after all
-                others are done, if units failed on every actor that tried them.
+            RegimesError: if a unit met something that trying again would not mend; after all
+                others are done, if units failed on every actor that tried them; or if no node had
+                room for an actor for ``LONGEST_WAIT_S``.
             RuntimeError: if all slots were given up, or nothing has ever worked; the cause is the
                 last actor's error.
         """
-        self._ask, self._began = ask, time.monotonic()
+        self._ask, self._answered = ask, time.monotonic()
         self._fresh.extend(_Unit(recipe, unit) for recipe, unit in work)
         left = len(work)
         try:
@@ -157,7 +169,7 @@ class Pool:
     def _events(self) -> Iterator[tuple[_Unit, FileEntry | None]]:
         """Wait for what happens next; yields units that are finished, without an entry if set aside."""
         self._fill()
-        self._say_what_is_awaited()
+        self._check_that_some_answer()
         if not self._owner:
             time.sleep(max(0.0, min(s.due for s in self._alive()) - time.monotonic()))
             return
@@ -173,13 +185,19 @@ class Pool:
         """Seconds until something is to be done even if nothing is heard."""
         waiting = any(slot.actor is None for slot in self._alive())
         idle = any(slot.ready and not slot.running for slot in self._slots)
-        return POLL_S if waiting or idle or not self._said else None
+        return POLL_S if waiting or idle or not self._some_answer() else None
 
-    def _say_what_is_awaited(self) -> None:
-        """Once, if no actor was ready for a long time: nothing else tells waiting from hanging."""
-        if self._said or any(slot.ready for slot in self._slots):
-            self._said = True
-        elif time.monotonic() - self._began > START_S:
+    def _some_answer(self) -> bool:
+        return any(slot.ready for slot in self._slots)
+
+    def _check_that_some_answer(self) -> None:
+        """Say so if no actor does for long: nothing else tells waiting from hanging. Not for ever."""
+        now = time.monotonic()
+        if self._some_answer():
+            self._answered, self._said = now, False
+        elif now - self._answered > LONGEST_WAIT_S:
+            raise WorkFailed(NO_NODE.format(LONGEST_WAIT_S / 3600))
+        elif now - self._answered > START_S and not self._said:
             self._said = True
             print(NO_ROOM, file=sys.stderr, flush=True)
 
@@ -263,7 +281,7 @@ class Pool:
             slot.waits = None
             return
         self._seconds.append(time.monotonic() - slot.since)
-        slot.failures = 0
+        slot.failures = slot.losses = 0
         self._forget(reference)
         if not unit.done:
             unit.done = True
@@ -290,30 +308,44 @@ class Pool:
         """Replace a slot's actor; the unit it was at counts an attempt, those behind it do not."""
         units = list(slot.running.values())
         self._empty(slot)
-        slot.failures += 1
-        slot.due = time.monotonic() + BACKOFF_S * 2 ** (slot.failures - 1)
+        lost = is_lost_node(error)
+        self._count(slot, lost)
         for position, unit in reversed(list(enumerate(units))):  # the first in line stays first
             if position == 0 and not unit.done:
-                unit.attempts += 1
-                unit.failed_in.add(slot.number)
+                self._blame(unit, slot, lost)
             if unit.done or unit.asked:
                 continue
-            if unit.attempts < ATTEMPTS:
+            if unit.attempts < ATTEMPTS and unit.losses < LOSSES:
                 (self._again if unit.failed_in else self._fresh).appendleft(unit)
                 continue
-            unit.done, slot.failures = True, 0  # the unit is to blame, not the slot
+            unit.done, slot.failures, slot.losses = True, 0, 0  # the unit is to blame, not the slot
             self._set_aside(unit, error)
             yield unit, None
-        slot.given_up = slot.failures >= FAILURES
+        slot.given_up = slot.failures >= FAILURES or slot.losses >= LOSSES
         if not self._alive():
             raise RuntimeError(
-                GIVE_UP.format(len(self._slots), FAILURES, describe(error))
+                GIVE_UP.format(len(self._slots), FAILURES, LOSSES, describe(error))
             ) from error
+
+    def _count(self, slot: _Slot, lost: bool) -> None:
+        slot.failures += not lost
+        slot.losses += lost
+        pause = BACKOFF_S * 2.0 ** (slot.failures + slot.losses - 1)
+        slot.due = time.monotonic() + min(pause, LONGEST_BACKOFF_S)
+
+    def _blame(self, unit: _Unit, slot: _Slot, lost: bool) -> None:
+        """The unit that was worked on may have killed the actor, and even the node."""
+        if lost:
+            unit.losses += 1
+            return
+        unit.attempts += 1
+        unit.failed_in.add(slot.number)
 
     def _set_aside(self, unit: _Unit, error: BaseException) -> None:
         self._poisoned.append((self._name(unit.recipe, unit.unit), error))
         if not self._seconds:  # nothing has ever worked: it is not the unit
-            raise RuntimeError(f"{self._poisoned[0][0]}: failed {ATTEMPTS} times") from error
+            times = unit.attempts + unit.losses
+            raise RuntimeError(f"{self._poisoned[0][0]}: failed {times} times") from error
         if len(self._poisoned) >= FAILURES:
             raise report(self._poisoned)
 

@@ -9,9 +9,16 @@ from typing import Any, Literal, TypeVar
 
 from regimes.actors.pool import Pool
 from regimes.actors.runtime import RayRuntime
+from regimes.errors import ConfigError
 from regimes.pipelines.schedulers import SchedulerConfig
 from regimes.storage.artifacts import FileEntry, Store
-from regimes.storage.samples import SamplesRecipe, load_model, make_samples, split_work
+from regimes.storage.samples import (
+    SamplesRecipe,
+    check_spread,
+    load_model,
+    make_samples,
+    split_work,
+)
 
 T = TypeVar("T")
 
@@ -22,13 +29,14 @@ class ModelHolder:
     Args:
         root: location of the store.
         device: where the model computes, "cpu" or "cuda".
+        others: more devices that it is spread over.
     """
 
-    def __init__(self, root: str, device: str) -> None:
+    def __init__(self, root: str, device: str, others: Sequence[str] = ()) -> None:
         import torch
 
         torch.set_num_threads(1)  # one thread: bytes must not depend on the machine's cores
-        self.device = device
+        self.device, self.others = device, others
         self._store = Store(root)
         self._held: tuple[Hashable, Any] | None = None
 
@@ -50,7 +58,9 @@ class Replica(ModelHolder):
     def make(self, recipe: SamplesRecipe, unit: int) -> FileEntry:
         """Sample one unit."""
         key = recipe.denoiser, recipe.compute, isinstance(recipe.sampler, SchedulerConfig)
-        model = self.hold(key, lambda: load_model(self._store, recipe, device=self.device))
+        model = self.hold(
+            key, lambda: load_model(self._store, recipe, device=self.device, others=self.others)
+        )
         return make_samples(self._store, recipe, unit, model, device=self.device)
 
 
@@ -63,7 +73,21 @@ class ReplicaOptions:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto takes the GPUs that are there; gpu asks for some, so that a cluster starts them."""
     gpus_each: float = 1.0
-    """Share of a GPU per replica."""
+    """Share of a GPU per replica; or a whole number of GPUs, over which its model is spread."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares that no replica could use."""
+        share = self.gpus_each
+        if share <= 0 or (share > 1 and (share != int(share) or self.device == "cpu")):
+            raise ConfigError(
+                f"gpus_each: expected a share in (0, 1], or a whole number of GPUs, got {share:g} on "
+                f"device {self.device}"
+            )
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The devices of a replica beside its first."""
+        return tuple(f"cuda:{number}" for number in range(1, int(self.gpus_each)))
 
 
 def generate(
@@ -82,7 +106,13 @@ def generate(
         recipes: what to sample, grouped by model so that replicas seldom change theirs.
         options: how many replicas, and where.
         on_unit: called after every unit.
+
+    Raises:
+        ConfigError: if several GPUs per replica are asked for a model that cannot be spread.
     """
+    if options.others:
+        for recipe in recipes:
+            check_spread(recipe)
     entries: dict[int, list[FileEntry]] = {}
     work: list[tuple[int, int]] = []
     for i, recipe in enumerate(recipes):
@@ -117,7 +147,7 @@ def start_pool(
     options: ReplicaOptions,
     name: Callable[[int, int], str],
 ) -> Pool:
-    """A pool of actors of a class that takes (root, device) and has ``ready``: as many as there is work for.
+    """A pool of actors of a kind of ``ModelHolder``: as many as there is work for.
 
     Args:
         runtime: where to run.
@@ -128,10 +158,11 @@ def start_pool(
         name: (recipe, unit) -> what a unit is called in an error.
 
     Raises:
-        ConfigError: if a GPU is asked for on a machine that has none.
+        ConfigError: if more GPUs are asked for than this machine has, and it is no cluster.
     """
     ray = runtime.start()
-    on_gpu = options.device == "gpu" or (options.device == "auto" and runtime.gpus > 0)
+    on_gpu = options.device == "gpu" or bool(options.others)
+    on_gpu = on_gpu or (options.device == "auto" and runtime.gpus > 0)
     if on_gpu:
         runtime.require_gpus(options.gpus_each)
     room = max(1, int(runtime.gpus / options.gpus_each)) if on_gpu else runtime.cpus
@@ -143,4 +174,4 @@ def start_pool(
     )
     device = "cuda" if on_gpu else "cpu"
     size = min(options.count or room, num_units)
-    return Pool(ray, lambda: remote.remote(root, device), size, name)
+    return Pool(ray, lambda: remote.remote(root, device, options.others), size, name)

@@ -123,11 +123,11 @@ class RayRuntime:
             share: GPUs that one worker asks for.
 
         Raises:
-            ConfigError: if this is one machine, and it has none.
+            ConfigError: if this is one machine, and it has fewer.
         """
         if os.environ.get("RAY_ADDRESS", "local") == "local" and self.gpus < share:
             raise ConfigError(
-                f"--device gpu: expected a machine with a GPU, found {self.gpus:g}; pass --device "
+                f"--device gpu: expected a machine with {_count(share)}, found {self.gpus:g}; pass --device "
                 "cpu, or submit the job to a cluster (README, On a cluster)"
             )
 
@@ -143,6 +143,10 @@ class RayRuntime:
         self._started = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _count(share: float) -> str:
+    return "a GPU" if share <= 1 else f"{share:g} GPUs"
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -151,6 +151,11 @@ class Destination(Execution):
     """Put PNG files into folders of a thousand seeds."""
     store: str | None = None
     """Folder or URI for work in progress and imported models; the output folder if not given."""
+    gpus_per_replica: float = 1.0
+    """Share of a GPU per generator; or a whole number of GPUs, for a model that does not fit on one: its
+    modules are spread over them, for the same images."""
+
+    spreads: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""

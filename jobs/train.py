@@ -63,7 +63,8 @@ class TrainOptions:
     microbatch: int | None = None
     """Most images that a device computes at once; less takes less memory."""
     checkpoint_kimg: float | None = None
-    """Thousands of images between checkpoints; 20 are written in a run if not given."""
+    """Thousands of images between checkpoints; 20 are written in a run if not given, and one after
+    every minute or so."""
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from regimes.denoisers.closed_form import EmpiricalDenoiser, WienerDenoiser
 from regimes.denoisers.compute import Compute, prepare
+from regimes.denoisers.spread import place
 from regimes.errors import ConfigError
 from regimes.images.pixels import to_float
 from regimes.samplers.edm import SampledDenoiser
@@ -33,6 +34,8 @@ from regimes.storage.networks import (
     read_network_curve,
     train_network,
 )
+
+SPREAD = "--gpus-per-replica: spreads networks over GPUs, and {} is none; leave it out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,7 @@ def load_denoiser(
     device: str = "cpu",
     compute: Compute | None = None,
     continues: bool = False,
+    others: Sequence[str] = (),
 ) -> Loaded:
     """The denoiser of a recipe on a device.
 
@@ -84,11 +88,12 @@ def load_denoiser(
         device: where it computes.
         compute: arithmetic of its network.
         continues: whether the caller has frames for a network that continues clips.
+        others: more devices that the network is spread over (``regimes.denoisers.spread``).
 
     Raises:
         BrokenArtifact: if a file it needs is missing or altered.
-        ConfigError: if another arithmetic is asked of a closed form, which is float64, or a network that
-            continues clips has no frames to continue.
+        ConfigError: if another arithmetic is asked of a closed form, which is float64, or several devices;
+            if a network that continues clips has no frames to continue, or has too few modules.
     """
     compute = compute or Compute()
     if isinstance(recipe, ClosedFormRecipe):
@@ -96,6 +101,8 @@ def load_denoiser(
             raise ConfigError(
                 f"{recipe.label}: closed forms compute in float64; leave precision be"
             )
+        if others:
+            raise ConfigError(SPREAD.format(recipe.label))
         y = to_float(read_subset(store, recipe.train)[1]).to(device)
         form = EmpiricalDenoiser if recipe.form == "empirical" else WienerDenoiser
         return Loaded(form(y), (y.shape[1], y.shape[2], y.shape[3]))
@@ -106,7 +113,7 @@ def load_denoiser(
             f"model: continues clips, of which it has to see {seen} frames; expected one that makes images "
             "from noise alone. The guidance job samples it (--preset circle)"
         )
-    network = network.eval().requires_grad_(False).to(device)
+    network = place(network.eval().requires_grad_(False), device, others)
     return Loaded(prepare(network, compute), image_shape, num_classes, seen)
 
 

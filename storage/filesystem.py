@@ -31,6 +31,7 @@ from regimes.storage.retries import persist
 
 _PYARROW_SCHEMES = ("s3", "gs", "gcs")
 _SPOOL_BYTES = 64 * 2**20
+_LONGEST_REASON = 300  # characters: some stores answer with a page
 _STALE_S = 600.0  # a file that nobody has written to for so long is nobody's
 
 
@@ -92,7 +93,7 @@ class Location:
         """Content of a large file, ``size`` bytes at a time; errors as of ``read``."""
         try:
             with persist(lambda: self.filesystem.open_input_file(f"{self.path}/{name}")) as file:
-                start, end = 0, file.size()
+                start, end = 0, persist(file.size)
                 while start < end:
                     chunk = persist(functools.partial(file.read_at, min(size, end - start), start))
                     start += len(chunk)
@@ -246,4 +247,6 @@ def _resolve(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
 
 def _reason(error: OSError) -> str:
     """The cause in words, without pyarrow's repetition of the path."""
-    return os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+    if error.errno:
+        return os.strerror(error.errno)
+    return (str(error).splitlines() or [type(error).__name__])[0][:_LONGEST_REASON]

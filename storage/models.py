@@ -28,6 +28,7 @@ from regimes.images.pixels import to_float
 from regimes.storage.artifacts import Artifact, Recipe, Store, to_json
 from regimes.storage.filesystem import Location
 from regimes.storage.images import Subset, read_subset
+from regimes.storage.pace import Pace
 from regimes.training.ensemble import EnsembleTrainer, TrainingConfig
 
 WEIGHTS, NETWORK, CURVE = "weights.safetensors", "network.json", "training.parquet"
@@ -89,8 +90,8 @@ def train_ensemble(
 ) -> None:
     """Train the cells of one ensemble and write their artifacts.
 
-    A checkpoint is written 20 times during the run. If one is found, training continues from it and
-    ends with the same bytes as an uninterrupted run.
+    A checkpoint is written 20 times during the run, and after every minute or so. If one is found, training
+    continues from it and ends with the same bytes as an uninterrupted run.
 
     Args:
         store: where training images are, and where models go.
@@ -155,7 +156,7 @@ def _run(
 ) -> None:
     point = max(1, trainer.steps // CURVE_POINTS)
     save = point * max(1, CURVE_POINTS // CHECKPOINTS)
-    losses: list[torch.Tensor] = []
+    losses, pace = list[torch.Tensor](), Pace()
     while trainer.step_count < trainer.steps:
         losses.append(trainer.step())
         step = trainer.step_count
@@ -164,8 +165,9 @@ def _run(
             losses = []
             if progress is not None:
                 progress(step, curve[step].numpy())
-            if step % save == 0 and step < trainer.steps:
-                _save_state(trainer, checkpoint, curve)
+            if (step % save == 0 or pace.is_due) and step < trainer.steps:
+                with pace.writing():
+                    _save_state(trainer, checkpoint, curve)
 
 
 def _save_state(

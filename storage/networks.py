@@ -25,6 +25,7 @@ from regimes.later import LATER
 from regimes.storage.artifacts import Artifact, FileEntry, Recipe, Store
 from regimes.storage.filesystem import Location
 from regimes.storage.images import Subset, read_labels, read_subset
+from regimes.storage.pace import Pace
 from regimes.storage.tables import read_rows
 from regimes.training.architectures import NetworkConfig
 from regimes.training.network import EDMTrainingConfig, NetworkTrainer
@@ -82,7 +83,8 @@ class Execution:
     microbatch: int | None = None
     """Most images to compute at once; None takes a worker's whole share of a batch."""
     checkpoint_kimg: float | None = None
-    """Thousands of images between checkpoints; None writes 20 during the run."""
+    """Thousands of images between checkpoints; None writes 20 during the run, and one after every minute or
+    so (``regimes.storage.pace``)."""
 
 
 def load_network(store: Store, recipe: NetworkRecipe, *, device: str = "cpu") -> UNetDenoiser:
@@ -219,7 +221,7 @@ def _run(
     period = steps / CHECKPOINTS
     if checkpoint_kimg is not None:
         period = checkpoint_kimg * 1000 / trainer.config.batch_size
-    saved, losses = trainer.step_count, list[torch.Tensor]()
+    saved, pace, losses = trainer.step_count, Pace(), list[torch.Tensor]()
     while trainer.step_count < steps:
         losses.append(trainer.step())
         step = trainer.step_count
@@ -229,9 +231,13 @@ def _run(
         losses = []
         if progress is not None and workers.rank == 0:
             progress(step, curve[step])
-        if step - saved >= period and step < steps:
+        if step == steps:
+            break
+        late = checkpoint_kimg is None and any_worker(workers, pace.is_due)
+        if step - saved >= period or late:
             saved = step
-            _agree(workers, lambda: _first(workers, lambda: _save(trainer, checkpoint, curve)))
+            with pace.writing():
+                _agree(workers, lambda: _first(workers, lambda: _save(trainer, checkpoint, curve)))
 
 
 def _save(trainer: NetworkTrainer, checkpoint: Location, curve: dict[int, float]) -> None:

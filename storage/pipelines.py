@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +43,9 @@ def load_pipeline(
     *,
     device: str = "cpu",
     compute: Compute | None = None,
+    others: Sequence[str] = (),
 ) -> Pipeline:
-    """The pipeline of a complete artifact on a device.
+    """The pipeline of a complete artifact on a device, spread over ``others`` too if there are any.
 
     Raises:
         BrokenArtifact: if a file is missing or altered.
@@ -56,7 +58,7 @@ def load_pipeline(
         made = build_pipeline(_config(store, recipe), states)
     except ConfigError as error:
         raise BadCheckpoint(f"{name}: {error}") from error
-    return prepare_pipeline(made, compute or Compute(), device)
+    return prepare_pipeline(made, compute or Compute(), device, others)
 
 
 def named_scheduler(

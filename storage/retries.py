@@ -2,11 +2,16 @@
 
 What waiting does not mend (a full disk, no permission, a bucket that is not there) fails at once; all
 else is tried again, with growing and random pauses, so that many workers do not come back together.
+
+Clients of object stores raise classes of their own (botocore's and aiohttp's ``ClientError``, gcsfs'
+``HttpError``). These packages are optional, so what they raise is known by what it is not, an exception
+of Python's own, and by the HTTP status that it carries; it is raised again as an ``OSError``.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -32,11 +37,20 @@ _FINAL_KINDS = (
 _FINAL_WORDS = (
     "ACCESS_DENIED", "NO_SUCH_BUCKET", "NO_SUCH_KEY", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH",
     "INVALID_CLIENT_TOKEN_ID", "MISSING_AUTHENTICATION_TOKEN", "UNRECOGNIZED_CLIENT", "RESOURCE_NOT_FOUND",
-    "Bucket does not exist", "does not exist", "ExpiredToken",
+    "Bucket does not exist", "does not exist", "ExpiredToken", "CredentialsError", "Forbidden",
     "is a directory",
 )  # fmt: skip
+_PASSING_STATUS = (408, 425, 429)  # and all from 500 on
+_PASSING_WORDS = ("RequestTimeout", "Throttl", "rateLimitExceeded")  # whatever the status: 400, 403
+_OUR_OWN = ("builtins", "pyarrow.lib", "regimes.errors")  # modules of what no store's client raises
 
 T = TypeVar("T")
+
+
+class Refused(OSError):
+    """What a store's client raised that was no ``OSError``."""
+
+    status: int | None = None
 
 
 def persist(action: Callable[[], T]) -> T:
@@ -46,16 +60,46 @@ def persist(action: Callable[[], T]) -> T:
         action: may be done any number of times.
 
     Raises:
-        OSError: the last one, or at once if trying again would not mend it.
+        OSError: the last one, or at once if trying again would not mend it; ``Refused``, or
+            ``FileNotFoundError``, for what a store's client raised.
     """
     for attempt in range(ATTEMPTS - 1):
         try:
-            return action()
+            return _translated(action)
         except OSError as error:
             if is_final(error):
                 raise
             time.sleep(pause(attempt) * random.uniform(0.5, 1.0))
-    return action()
+    return _translated(action)
+
+
+def _translated(action: Callable[[], T]) -> T:
+    try:
+        return action()
+    except OSError:
+        raise
+    except Exception as error:
+        if type(error).__module__ in _OUR_OWN:
+            raise
+        words = f"{type(error).__name__}: {error}"
+        status = _status(error)
+        if status == 404:
+            raise FileNotFoundError(words) from error
+        refused = Refused(words)
+        refused.status = status
+        raise refused from error
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status of an error, wherever a client keeps it; None if it has none."""
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):  # botocore's
+        return answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    for holder, name in itertools.product((error, answer), ("status", "status_code", "code")):
+        found = str(getattr(holder, name, None))
+        if found.isdecimal() and 400 <= int(found) < 600:
+            return int(found)
+    return None
 
 
 def pause(attempt: int) -> float:
@@ -64,9 +108,14 @@ def pause(attempt: int) -> float:
 
 
 def is_final(error: OSError) -> bool:
-    """Whether trying again would not mend an error; object stores' say so in words alone."""
+    """Whether trying again would not mend an error; some object stores say so in words alone."""
     if isinstance(error, _FINAL_KINDS):
         return True
     if error.errno is not None:
         return error.errno in _FINAL
+    if any(word in str(error) for word in _PASSING_WORDS):
+        return False
+    status = _status(error)
+    if status is not None:
+        return status < 500 and status not in _PASSING_STATUS
     return any(word in str(error) for word in _FINAL_WORDS)

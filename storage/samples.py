@@ -6,6 +6,7 @@ batch on one thread, so its bytes do not depend on who computes it or when.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -24,7 +25,13 @@ from regimes.pipelines.text import prompt_index
 from regimes.samplers.edm import SamplerConfig, sample_seeds
 from regimes.storage.artifacts import FileEntry, Recipe, Store
 from regimes.storage.checkpoints import LATENT, PIPELINES, CheckpointRecipe
-from regimes.storage.denoisers import DenoiserRecipe, Loaded, load_denoiser
+from regimes.storage.denoisers import (
+    SPREAD,
+    ClosedFormRecipe,
+    DenoiserRecipe,
+    Loaded,
+    load_denoiser,
+)
 from regimes.storage.gaussians import (
     DirectSampler,
     GaussianRecipe,
@@ -106,13 +113,37 @@ class SamplesRecipe(Recipe):
         return self.seeds.block(start, start + self.seeds_per_unit)
 
 
-def load_model(store: Store, recipe: SamplesRecipe, *, device: str = "cpu") -> Model:
-    """What ``make_samples`` samples: a denoiser, a pipeline for its schedulers, or a mixture.
+def check_spread(recipe: SamplesRecipe) -> None:
+    """Refuse a model that cannot be spread over several devices.
 
     Raises:
-        BrokenArtifact, BadCheckpoint, ConfigError: as ``load_denoiser`` and ``load_pipeline``.
+        ConfigError: if it is no network, or is to be compiled.
     """
     made = recipe.denoiser
+    if isinstance(made, (ClosedFormRecipe, GaussianRecipe)):
+        raise ConfigError(SPREAD.format(made.label))
+    if recipe.compute.compile:
+        raise ConfigError("--compile: of a model on one GPU; leave it or --gpus-per-replica out")
+
+
+def load_model(
+    store: Store, recipe: SamplesRecipe, *, device: str = "cpu", others: Sequence[str] = ()
+) -> Model:
+    """What ``make_samples`` samples: a denoiser, a pipeline for its schedulers, or a mixture.
+
+    Args:
+        store: where it is.
+        recipe: what is sampled.
+        device: where it computes.
+        others: more devices that it is spread over.
+
+    Raises:
+        BrokenArtifact, BadCheckpoint, ConfigError: as ``load_denoiser``, ``load_pipeline`` and
+            ``check_spread``.
+    """
+    made = recipe.denoiser
+    if others:
+        check_spread(recipe)
     if isinstance(made, GaussianRecipe):
         if recipe.compute != Compute() or recipe.noise_device != "cpu":
             raise ConfigError(
@@ -121,8 +152,8 @@ def load_model(store: Store, recipe: SamplesRecipe, *, device: str = "cpu") -> M
         return load_mixture(store, made)
     if isinstance(recipe.sampler, SchedulerConfig):
         assert isinstance(made, CheckpointRecipe)  # the recipe has made sure
-        return load_pipeline(store, made, device=device, compute=recipe.compute)
-    return load_denoiser(store, made, device=device, compute=recipe.compute)
+        return load_pipeline(store, made, device=device, compute=recipe.compute, others=others)
+    return load_denoiser(store, made, device=device, compute=recipe.compute, others=others)
 
 
 def make_samples(

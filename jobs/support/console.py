@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import tyro
 from tqdm import tqdm
@@ -23,7 +23,6 @@ from regimes.errors import BadImage, ConfigError, find_cause
 
 LOG_EVERY_S = 60.0
 OUTPUT = "REGIMES_OUTPUT"  # set for the whole of a cluster by cluster.yaml
-
 C = TypeVar("C")
 
 
@@ -42,7 +41,10 @@ class Execution:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where samples are made: auto takes the GPUs that are there, gpu makes a cluster start some."""
     gpus_per_replica: float = 1.0
-    """Share of a GPU per generator."""
+    """Share of a GPU per generator or descriptor actor, 1 at most; generate takes whole numbers beyond."""
+
+    spreads: ClassVar[bool] = False
+    """Whether the job spreads a model over several GPUs."""
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""
@@ -50,9 +52,18 @@ class Execution:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ConfigError(f"--{field}: expected at least 1, got {value}")
-        if not 0 < self.gpus_per_replica <= 1:
+        self._check_gpus()
+
+    def _check_gpus(self) -> None:
+        share, whole = self.gpus_per_replica, "; only generate spreads a model over several GPUs"
+        if 0 < share <= 1:
+            return
+        if self.spreads:
+            whole = ", or a whole number of GPUs"
+        if not self.spreads or share < 1 or share != int(share) or self.device == "cpu":
             raise ConfigError(
-                f"--gpus-per-replica: expected a share in (0, 1], got {self.gpus_per_replica}"
+                f"--gpus-per-replica: expected a share in (0, 1]{whole}; got {share:g} with --device "
+                f"{self.device}"
             )
 
 

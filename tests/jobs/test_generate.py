@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from job_runs import ROOT, run_job
+from job_runs import ROOT, finish, run_job, start_job
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -168,6 +168,8 @@ def test_images_of_others_are_never_replaced(tmp_path):
         (["--model", "x.pkl", "--num-steps", "0"], "num_steps"),
         (["--model", "x.pkl", "--s-churn", "-1"], "s_churn"),
         (["--model", "x.pkl", "--replicas", "0"], "--replicas"),
+        (["--model", "x.pkl", "--gpus-per-replica", "1.5"], "or a whole number of GPUs; got 1.5"),
+        (["--model", "x.pkl", "--gpus-per-replica", "2", "--device", "cpu"], "with --device cpu"),
     ],
 )
 def test_wrong_input_is_one_line(tmp_path, capsys, options, words):
@@ -176,6 +178,19 @@ def test_wrong_input_is_one_line(tmp_path, capsys, options, words):
     assert captured.err.startswith("error: ")
     assert len(captured.err.strip().splitlines()) == 1
     assert words in captured.err
+
+
+@pytest.mark.parametrize("job", ["memorization", "jacobian", "diverse", "audit", "spectrum"])
+def test_jobs_that_spread_no_model_refuse_several_gpus_per_replica(job):
+    text = run_job(job, "--gpus-per-replica", "2", "--dry-run", expect=1)
+    assert text.startswith("error: --gpus-per-replica: expected a share in (0, 1]; only generate")
+    assert len(text.strip().splitlines()) == 1
+
+
+def test_several_gpus_are_not_waited_for_on_a_machine_without(tmp_path):
+    several = ("--gpus-per-replica", "999", "--num-steps", "2")
+    text = finish(start_job("generate", *options_of(tmp_path, "ddpmpp-vp-uncond"), *several), 1)
+    assert "error: --device gpu: expected a machine with 999 GPUs, found" in text
 
 
 def test_dry_run_tells_the_cost_and_leaves_nothing(tmp_path, capsys):

@@ -104,3 +104,23 @@ def test_sigterm_stops_with_a_word_on_how_to_go_on(tmp_path: Path, stage: str) -
     assert process.returncode == 143, text
     assert "the same command goes on from here" in text
     assert "Traceback" not in text
+
+
+def test_sigterm_while_images_are_described_loses_what_is_begun_only(
+    longer: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    reference, options = longer
+    for kind in ("images", "model", "samples"):
+        shutil.copytree(reference / "artifacts" / kind, tmp_path / "artifacts" / kind)
+    process = start(tmp_path, *options)
+    wait_for(lambda: len(shards(tmp_path, "features")) > 10, process)
+    process.terminate()
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, text
+    assert "the same command goes on from here" in text
+    assert "Traceback" not in text
+    left = len(shards(tmp_path, "features"))
+    kept, made = counts(run(tmp_path, *options), "describe")
+    assert kept >= left > 10
+    assert made > 0
+    assert whole_files(tmp_path) == whole_files(reference)

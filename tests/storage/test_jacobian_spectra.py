@@ -173,7 +173,7 @@ def test_images_without_classes_need_one(store):
         measure_unit(store, recipe, 0, loaded, chosen)
     labelled = dataclasses.replace(chosen, labels=np.array([0, 1, 2]))
     measure_unit(store, recipe, 0, loaded, labelled)
-    assert loaded.denoiser.seen[-1] == [0, 0, 1, 1]
+    assert [0, 0, 1, 1] in loaded.denoiser.seen  # then their copies
 
 
 def test_images_of_another_shape_are_refused(store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from regimes.errors import BrokenArtifact
 from regimes.images.pixels import to_float
 from regimes.images.sources import ArraySource
 from regimes.images.split import Split
-from regimes.storage import models
+from regimes.storage import models, pace
 from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import ClosedFormRecipe, load_denoiser
 from regimes.storage.images import ImagesRecipe, Subset, read_subset
@@ -85,6 +86,28 @@ def test_resumed_training_ends_with_the_bytes_of_an_uninterrupted_run(
     train_ensemble(store, recipes)
     assert steps == list(range(resumed_at, STEPS))
     assert contents(store, recipes) == uninterrupted[2]
+
+
+def test_slow_steps_are_lost_for_a_minute_only(store, uninterrupted, monkeypatch):
+    now, steps, step = SimpleNamespace(s=0.0), [], EnsembleTrainer.step
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now.s))
+
+    def slow(trainer):
+        now.s += 31.0
+        steps.append(trainer.step_count)
+        return step(trainer)
+
+    def die(at, losses):
+        if at == 48:
+            raise Killed
+
+    monkeypatch.setattr(EnsembleTrainer, "step", slow)
+    with pytest.raises(Killed):
+        train_ensemble(store, recipes_in(store), die)
+    del steps[:]
+    train_ensemble(store, recipes_in(store))
+    assert steps == list(range(46, STEPS))  # by the number of steps alone: from 40 on
+    assert contents(store, recipes_in(store)) == uninterrupted[2]
 
 
 def test_checkpoint_is_removed_after_training(uninterrupted):

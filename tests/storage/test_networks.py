@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from regimes.checkpoints import load_safetensors
 from regimes.errors import BrokenArtifact, ConfigError, StorageFailure
 from regimes.images.sources import ArraySource
 from regimes.images.split import Split
-from regimes.storage import networks
+from regimes.storage import networks, pace
 from regimes.storage.artifacts import Store
 from regimes.storage.images import Decoded, ImagesRecipe, Subset, ingest, read_subset
 from regimes.storage.networks import (
@@ -112,6 +113,27 @@ def test_twenty_checkpoints_are_written_if_nothing_else_is_asked(tmp_path, monke
     )
     train_network(store, recipe)
     assert saved == list(range(2, 40, 2))
+
+
+@pytest.mark.parametrize(
+    ("execution", "expected"),
+    [(Execution(), list(range(3, STEPS, 3))), (Execution(checkpoint_kimg=1e9), [])],
+)
+def test_slow_steps_are_written_down_by_the_clock_unless_images_count(
+    store, monkeypatch, execution, expected
+):
+    now, step, saved = SimpleNamespace(s=0.0), NetworkTrainer.step, []
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now.s))
+
+    def slow(trainer):
+        now.s += 25.0
+        return step(trainer)
+
+    monkeypatch.setattr(NetworkTrainer, "step", slow)
+    monkeypatch.setattr(networks, "CHECKPOINTS", 1)
+    monkeypatch.setattr(networks, "_save", lambda trainer, *_: saved.append(trainer.step_count))
+    train_network(store, recipe_in(store), execution=execution)
+    assert saved == expected
 
 
 def test_complete_network_is_not_trained_again(uninterrupted, monkeypatch):

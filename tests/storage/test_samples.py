@@ -7,14 +7,16 @@ import pytest
 import torch
 from ingesting import ingest_source
 
-from regimes.errors import NotFiniteSamples
+from regimes.actors.replicas import ReplicaOptions, generate
+from regimes.actors.runtime import RayRuntime
+from regimes.errors import ConfigError, NotFiniteSamples
 from regimes.images.pixels import to_float, to_uint8
 from regimes.images.sources import ArraySource
 from regimes.images.split import Split
 from regimes.samplers.edm import SamplerConfig, sample_seeds
 from regimes.storage.denoisers import ClosedFormRecipe, Loaded, load_denoiser
 from regimes.storage.images import ImagesRecipe, Subset, read_images, read_subset
-from regimes.storage.samples import SamplesRecipe, make_samples
+from regimes.storage.samples import SamplesRecipe, load_model, make_samples
 from regimes.storage.seeds import Seeds
 from regimes.storage.tables import decode_rows
 
@@ -33,6 +35,16 @@ def samples_recipe(store, form="wiener", first_seed=5, **sampler):
         seeds=Seeds.first(10, first_seed),
         seeds_per_unit=4,
     )
+
+
+@pytest.mark.parametrize("form", ["wiener", "empirical"])
+def test_a_closed_form_is_no_network_to_spread_over_devices(store, form):
+    recipe = samples_recipe(store, form)
+    with pytest.raises(ConfigError, match=f"spreads networks over GPUs, and {form}-.* is none"):
+        load_model(store, recipe, others=["cpu"])
+    options = ReplicaOptions(gpus_each=2)
+    with pytest.raises(ConfigError, match="is none; leave it out"):
+        generate(RayRuntime(1), store, [recipe], options=options, on_unit=lambda: None)
 
 
 def make(store, recipe, units):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from regimes.denoisers.compute import Compute
 from regimes.errors import (
     BadCheckpoint,
     BadSource,
@@ -53,6 +54,19 @@ def sampled(store, recipe):
     entries = [make_samples(store, recipe, unit, loaded) for unit in range(recipe.num_units)]
     store.artifact(recipe).finish(entries)
     return read_rows(store.artifact(recipe), "image")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_spread_over_devices_makes_the_same_samples(store, tmp_path, kind):
+    folder = made_pipelines.save(KINDS[kind](), tmp_path / "saved")
+    denoiser = import_checkpoint(store, folder)
+    for sampler in (DDIM, SamplerConfig(num_steps=3))[: 2 if kind == "pixel" else 1]:
+        recipe = samples(denoiser, keep_float=True, sampler=sampler)
+        entries = [make_samples(store, recipe, 0, load_model(store, recipe))]
+        loaded = load_model(store, recipe, others=["cpu"])
+        assert entries == [make_samples(store, recipe, 0, loaded)]
+    with pytest.raises(ConfigError, match="--compile"):
+        load_model(store, replace(recipe, compute=Compute(compile=True)), others=["cpu"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from regimes.denoisers.compute import Compute, prepare
 from regimes.denoisers.pipelines import image_shape, num_classes
+from regimes.denoisers.spread import place
 from regimes.errors import ConfigError
 from regimes.pipelines.text import TextEncoder, build_text_encoder
 
@@ -259,13 +260,15 @@ def _network(part: str, config: Mapping[str, Any], kinds: Sequence[str], state: 
     return network
 
 
-def prepare_pipeline(pipeline: Pipeline, compute: Compute, device: str) -> Pipeline:
-    """The pipeline on a device, its network in the given arithmetic; all else computes in float32.
+def prepare_pipeline(
+    pipeline: Pipeline, compute: Compute, device: str, others: Sequence[str] = ()
+) -> Pipeline:
+    """The pipeline on a device, or on several, its network in the given arithmetic; all else in float32.
 
     Raises:
-        ConfigError: as ``regimes.denoisers.compute.prepare``.
+        ConfigError: as ``regimes.denoisers.compute.prepare`` and ``regimes.denoisers.spread.place``.
     """
-    made = prepare(pipeline.to(device), compute)
+    made = prepare(place(pipeline, device, others), compute)
     if made.decoder is not None:
         made.decoder = prepare(made.decoder, Compute())
     return made
