@@ -21,22 +21,19 @@ The rounds alternate, and the best of each is compared: other work on the machin
 from __future__ import annotations
 
 import argparse
-import contextlib
-import math
+import functools
 import multiprocessing
 import os
 import tempfile
-import threading
-import time
 import warnings
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
+from two_ways import Watch, compare
 
 from regimes.actors.extraction import Hardware, extract
 from regimes.actors.runtime import KEEP_FREED_MEMORY, RayRuntime
@@ -55,9 +52,6 @@ from regimes.storage.features import (
 )
 from regimes.storage.images import IMAGES_PER_SHARD, ImagesRecipe
 from regimes.storage.tables import write_shard
-
-Spent = dict[str, tuple[float, float]]
-"""way -> seconds by the clock, and of CPU"""
 
 
 class Tiny(nn.Module):
@@ -168,66 +162,6 @@ def run_ray(store: Store, recipe: FeaturesRecipe, options: argparse.Namespace) -
         runtime.close()
 
 
-class Watch:
-    """Samples this process and all below it while the block runs: memory four times a second, else once."""
-
-    def __init__(self, *, memory: bool) -> None:
-        self.memory, self.peak_mib = memory, 0.0
-        self._before, self._seconds = 0.0, {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Watch:
-        own = psutil.Process().cpu_times()
-        self._before = own.user + own.system
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    @property
-    def cpu_s(self) -> float:
-        """CPU time of all processes, as last seen of each."""
-        return sum(self._seconds.values()) - self._before
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.25 if self.memory else 1.0):
-            here, pss = psutil.Process(), 0
-            for process in [here, *here.children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):
-                    times = process.cpu_times()
-                    key = process.pid, process.create_time()
-                    self._seconds[key] = times.user + times.system
-                    pss += process.memory_full_info().pss if self.memory else 0
-            self.peak_mib = max(self.peak_mib, pss / 2**20)
-
-
-def compare(store: Store, recipe: FeaturesRecipe, count: int, options: argparse.Namespace) -> Spent:
-    """Seconds by the clock and of CPU of both ways, the best of the rounds."""
-    best = {"bare": (math.inf, math.inf), "ray": (math.inf, math.inf)}
-    for _ in range(options.rounds):
-        for name, run in (("bare", run_bare), ("ray", run_ray)):
-            store.artifact(recipe).remove()
-            start = time.monotonic()
-            with Watch(memory=False) as watch:
-                run(store, recipe, options)
-            now = time.monotonic() - start, watch.cpu_s
-            best[name] = min(best[name][0], now[0]), min(best[name][1], now[1])
-            print(
-                f"  {name:4}: {now[0]:7.1f} s, {count / now[0]:8.1f}/s, CPU {now[1]:6.1f} s",
-                flush=True,
-            )
-    return best
-
-
-def say(what: str, spent: Spent) -> None:
-    """Ray's rate relative to the bare processes'."""
-    (bare_s, bare_cpu_s), (ray_s, ray_cpu_s) = spent["bare"], spent["ray"]
-    print(f"Ray / bare, {what}: rate {bare_s / ray_s:.2f}, CPU {ray_cpu_s / bare_cpu_s:.2f}")
-
-
 def main() -> None:
     """Compare rates, or print memory."""
     parser = argparse.ArgumentParser()
@@ -246,24 +180,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(f"{folder}/store")
         descriptor = make_descriptor(store, Path(folder), options.network, options.batch)
-        spent: list[Spent] = []
+        work: dict[int, FeaturesRecipe] = {}
         for count in options.memory or options.images:
             images = make_images(store, count, options.side, unit)
-            recipe = FeaturesRecipe(images=images, descriptor=descriptor)
-            print(f"{count} images of {options.side}x{options.side}, {options.network}")
-            if not options.memory:
-                spent.append(compare(store, recipe, count, options))
-                say("whole run", spent[-1])
-                continue
-            with Watch(memory=True) as watch:
-                run_ray(store, recipe, options)
-            print(f"  peak {watch.peak_mib:.0f} MiB", flush=True)
-        if len(spent) == 2:
-            fewer, more = spent
-            say(
-                f"images {options.images[0]} to {options.images[1]}",
-                {n: (more[n][0] - fewer[n][0], more[n][1] - fewer[n][1]) for n in more},
-            )
+            work[count] = FeaturesRecipe(images=images, descriptor=descriptor)
+        if options.memory:
+            for count, recipe in work.items():
+                with Watch(memory=True) as watch:
+                    run_ray(store, recipe, options)
+                print(f"{count} images: peak {watch.peak_mib:.0f} MiB", flush=True)
+            return
+        print(f"{options.network}, images of {options.side}x{options.side}")
+        ways = {"bare": run_bare, "ray": run_ray}
+        compare(
+            {
+                count: {
+                    name: functools.partial(run, store, recipe, options)
+                    for name, run in ways.items()
+                }
+                for count, recipe in work.items()
+            },
+            before=lambda count: store.artifact(work[count]).remove(),
+            rounds=options.rounds,
+        )
 
 
 if __name__ == "__main__":

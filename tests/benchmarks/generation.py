@@ -1,13 +1,13 @@
 """Generation by replicas, against bare processes that do the same; and memory as seeds grow.
 
-    python tests/benchmarks/generation.py [--units 24] [--workers 2]
+    python tests/benchmarks/generation.py [--units 10 60] [--workers 2]
     python tests/benchmarks/generation.py --memory 20000 200000
 
-Equal work: both sides sample the same units of the same recipe by the same functions. The model is the
-empirical denoiser of 32x32 images, which takes as long per image as a network of EDM's size class takes on
-a GPU with ``--images`` of them. Two overheads are printed: of the whole run, with the start of processes
-and of Ray, and of the work alone, between the first and the last finished unit. The rounds alternate,
-and the best of each is compared: other work on the machine only slows down.
+Equal work: both sides sample the same units of the same recipe by the same functions, with the settings of
+memory that workers have. The model is the empirical denoiser of ``--images`` images in EDM's 18 steps: one to
+two seconds per unit of 64 seeds, as a network of EDM's size class (43 GFLOP per image and evaluation)
+takes on a GPU that does 50 to 100 TFLOP/s. With two sizes, the overhead of the units that the larger has
+more is printed too: what is left when the start is paid.
 
 ``--memory`` generates that many 32x32 images and describes them, and prints the peak memory of the driver
 and everything below it (proportional set size: shared pages are counted once).
@@ -16,19 +16,21 @@ and everything below it (proportional set size: shared pages are counted once).
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing
+import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
-from extraction import Watch
+from two_ways import Watch, compare
 
 from regimes.actors.extraction import extract
 from regimes.actors.replicas import ReplicaOptions, generate
-from regimes.actors.runtime import RayRuntime
+from regimes.actors.runtime import KEEP_FREED_MEMORY, RayRuntime
 from regimes.samplers.edm import SamplerConfig
 from regimes.storage.artifacts import Store
 from regimes.storage.features import DescriptorRecipe, FeaturesRecipe, fit_descriptor
@@ -36,16 +38,20 @@ from regimes.storage.model_specs import import_model
 from regimes.storage.samples import SamplesRecipe, load_model, make_samples
 from regimes.storage.seeds import Seeds
 
+UNIT = 64  # seeds
 
-def recipe_of(store: Store, folder: Path, *, images: int, seeds: int, unit: int) -> SamplesRecipe:
-    """Samples of the empirical denoiser of random 32x32 images, in three steps."""
+
+def recipe_of(
+    store: Store, folder: Path, *, images: int, seeds: int, unit: int, steps: int
+) -> SamplesRecipe:
+    """Samples of the empirical denoiser of random 32x32 images."""
     source = folder / f"images-{images}.npy"
     if not source.exists():
         pixels = np.random.default_rng(0).integers(0, 256, (images, 32, 32, 1), dtype=np.uint8)
         np.save(source, pixels)
     return SamplesRecipe(
         denoiser=import_model(store, f"empirical:{source}"),
-        sampler=SamplerConfig(num_steps=3),
+        sampler=SamplerConfig(num_steps=steps),
         seeds=Seeds.first(seeds),
         seeds_per_unit=unit,
     )
@@ -58,64 +64,62 @@ def bare_process(root: str, recipe: SamplesRecipe, share: tuple[int, int], done:
     model = load_model(store, recipe)
     for unit in range(share[0], recipe.num_units, share[1]):
         entry = make_samples(store, recipe, unit, model)
-        done.put((time.time(), entry))
+        done.put(entry)
 
 
-def run_bare(store: Store, recipe: SamplesRecipe, workers: int) -> list[float]:
-    """Times at which units were finished."""
+def run_bare(store: Store, recipe: SamplesRecipe, workers: int) -> None:
+    """In processes of our own."""
     context = multiprocessing.get_context("spawn")
     done = context.Queue()
     processes = [
         context.Process(target=bare_process, args=(store.root.uri, recipe, (i, workers), done))
         for i in range(workers)
     ]
-    for process in processes:
-        process.start()
+    with mock.patch.dict(os.environ, KEEP_FREED_MEMORY):
+        for process in processes:
+            process.start()
     found = [done.get() for _ in range(recipe.num_units)]
     for process in processes:
         process.join()
-    store.artifact(recipe).finish([entry for _, entry in found])
-    return [at for at, _ in found]
+    store.artifact(recipe).finish(found)
 
 
-def run_ray(store: Store, recipe: SamplesRecipe, workers: int) -> list[float]:
-    """Times at which units were finished."""
-    times: list[float] = []
+def run_ray(store: Store, recipe: SamplesRecipe, workers: int) -> None:
+    """As jobs do."""
     runtime = RayRuntime(workers)
     options = ReplicaOptions(count=workers, device="cpu")
     try:
-        generate(
-            runtime, store, [recipe], options=options, on_unit=lambda: times.append(time.time())
-        )
+        generate(runtime, store, [recipe], options=options, on_unit=lambda: None)
     finally:
         runtime.close()
-    return times
 
 
-def compare(folder: Path, asked: argparse.Namespace) -> None:
+def overhead(folder: Path, asked: argparse.Namespace) -> None:
     """Both sides, in alternating rounds."""
     store = Store(str(folder / "store"))
-    recipe = recipe_of(store, folder, images=asked.images, seeds=asked.units * 64, unit=64)
-    best: dict[str, list[float]] = {"bare": [1e9, 1e9, 1e9], "ray": [1e9, 1e9, 1e9]}
-    for _ in range(asked.rounds):
-        for name, run in (("bare", run_bare), ("ray", run_ray)):
-            store.artifact(recipe).remove()
-            start = time.time()
-            with Watch(memory=False) as watch:
-                times = sorted(run(store, recipe, asked.workers))
-            found = [time.time() - start, times[-1] - times[0], watch.cpu_s]
-            best[name] = [min(a, b) for a, b in zip(best[name], found, strict=True)]
-            print(
-                f"{name:<5} whole {found[0]:6.1f} s  work {found[1]:6.1f} s  CPU {found[2]:6.1f} s"
-            )
-    ratios = [ray / bare - 1 for ray, bare in zip(best["ray"], best["bare"], strict=True)]
-    print("Ray's overhead: whole {:+.1%}, work alone {:+.1%}, CPU {:+.1%}".format(*ratios))
+    recipes = {
+        units * UNIT: recipe_of(
+            store, folder, images=asked.images, seeds=units * UNIT, unit=UNIT, steps=18
+        )
+        for units in asked.units
+    }
+    ways = {"bare": run_bare, "ray": run_ray}
+    compare(
+        {
+            count: {
+                n: functools.partial(run, store, recipe, asked.workers) for n, run in ways.items()
+            }
+            for count, recipe in recipes.items()
+        },
+        before=lambda count: store.artifact(recipes[count]).remove(),
+        rounds=asked.rounds,
+    )
 
 
 def memory(folder: Path, seeds: int, workers: int) -> None:
     """Peak memory of one run that generates and describes."""
     store = Store(str(folder / f"store-{seeds}"))
-    recipe = recipe_of(store, folder, images=64, seeds=seeds, unit=250)
+    recipe = recipe_of(store, folder, images=64, seeds=seeds, unit=250, steps=3)
     pixels = DescriptorRecipe(name="pixels")
     fit_descriptor(store, pixels)
     runtime = RayRuntime(workers)
@@ -135,7 +139,7 @@ def memory(folder: Path, seeds: int, workers: int) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--units", type=int, default=24)
+    parser.add_argument("--units", type=int, nargs="+", default=[10, 60])
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
@@ -146,7 +150,7 @@ def main() -> None:
             for seeds in asked.memory:
                 memory(Path(folder), seeds, asked.workers)
         else:
-            compare(Path(folder), asked)
+            overhead(Path(folder), asked)
 
 
 if __name__ == "__main__":
