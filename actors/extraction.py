@@ -6,8 +6,9 @@
 For GPUs reading runs in processes of its own (Ray would merge both stages if they asked for the same
 resources), so that images are decoded while a network computes. A unit travels as one row, which Ray
 cannot split, and what waits between the stages is bounded: memory does not grow with the number of
-images. Where both would share the same CPUs, sending pixels from one process to another only costs.
-Any unit may be done twice: it writes the same bytes under the same name.
+images. Where both would share the same CPUs, sending pixels from one process to another only costs,
+unless the images are far away: then an actor waits for its unit. Any unit may be done twice: it writes
+the same bytes under the same name.
 
 A unit that fails, or under which workers die, is left out and tried once more by other workers when the
 rest is done; then it is named.
@@ -46,8 +47,10 @@ WAITING_BYTES = 48 * 2**20  # of decoded images between the stages, per actor
 MAX_RESTARTS = 100  # of an actor; Ray Data's own default has no end
 ATTEMPTS = 5  # of a unit under which actors die
 MOST_FAILED = 3  # units of a round; with more it is not the units
-IN_FLIGHT_READ = 2  # units per actor, with their images: one running, one waiting
-IN_FLIGHT_NAMED = 6  # those that the actor reads: Ray Data takes 40 ms to send another
+IN_FLIGHT = 2  # units per actor: one running, one waiting
+MOST_IN_FLIGHT = (
+    6  # where the actor reads them and there are many: Ray Data takes 40 ms to send another
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +187,8 @@ class _Plan:
     actor_cpus: float
     actor_gpus: float
     reader_cpus: float
+    in_flight: int
+    """Units per actor. Actors that start later get none of those given away: few, if there are few."""
 
     @classmethod
     def of(
@@ -215,6 +220,9 @@ class _Plan:
             else min(hardware.threads, runtime.cpus),
             actor_gpus=hardware.gpus_each if on_gpu else 0.0,
             reader_cpus=0.49,  # other than the actors' share: equal ones would be merged
+            in_flight=IN_FLIGHT
+            if on_gpu
+            else max(IN_FLIGHT, min(MOST_IN_FLIGHT, num_units // (8 * actors))),
         )
 
 
@@ -228,7 +236,7 @@ def _complete(
     """Do all units, those that failed in one more round; yields (recipe, entries) as they are done."""
     left = {(unit["recipe"], unit["unit"]): unit for unit in work}
     # Alone in the second round, of units that failed in the first: who waits does not die with another.
-    for in_flight in (IN_FLIGHT_READ if plan.readers else IN_FLIGHT_NAMED, 1):
+    for in_flight in (plan.in_flight, 1):
         failed: dict[tuple[int, int], Exception] = {}
         with contextlib.closing(
             _stream(store, recipes, list(left.values()), specs, plan, in_flight)

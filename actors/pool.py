@@ -266,6 +266,8 @@ class Pool:
     def _settle(self, reference: Any) -> Iterator[tuple[_Unit, FileEntry | None]]:
         """Take one answer: an actor is ready, a unit is done, or something failed."""
         slot, unit = self._owner[reference]
+        if slot.ready:  # until now, however long its unit took
+            self._answered, self._said = time.monotonic(), False
         try:
             entry = self._ray.get(reference)
         except self._ray.exceptions.TaskCancelledError:

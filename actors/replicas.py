@@ -77,8 +77,9 @@ class ReplicaOptions:
 
     def __post_init__(self) -> None:
         """Refuse shares that no replica could use."""
-        share = self.gpus_each
-        if share <= 0 or (share > 1 and (share != int(share) or self.device == "cpu")):
+        share = float(self.gpus_each)
+        several = share.is_integer() and self.device != "cpu"
+        if not (0 < share <= 1 or (share > 1 and several)):
             raise ConfigError(
                 f"gpus_each: expected a share in (0, 1], or a whole number of GPUs, got {share:g} on "
                 f"device {self.device}"

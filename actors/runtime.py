@@ -27,14 +27,14 @@ _PREFIX = "regimes-"
 _LONGEST_FOLDER = 16
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 KEEP_FREED_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_TOP_PAD_": str(2**26),
     "MALLOC_ARENA_MAX": "1",  # those of other threads cannot hold large blocks
 }
 """For workers: glibc gives large blocks back at once and asks for them again with the next layer, so that on
-a CPU half of the time of a network on large images went into clearing pages. Clusters have it from
-runtime_env.yaml."""
+a CPU half of the time of a network on large images went into clearing pages. A worker stays as large as its
+largest batch. Clusters have it from runtime_env.yaml and deploy/."""
 
 
 class RayRuntime:
@@ -83,7 +83,9 @@ class RayRuntime:
                 )
         else:
             os.environ.update(private)
-        os.environ.update(_quiet_environment() | KEEP_FREED_MEMORY)
+        os.environ.update(_quiet_environment())
+        for name, value in KEEP_FREED_MEMORY.items():
+            os.environ.setdefault(name, value)
         import ray
 
         remove_stale_folders()
@@ -126,9 +128,12 @@ class RayRuntime:
             ConfigError: if this is one machine, and it has fewer.
         """
         if os.environ.get("RAY_ADDRESS", "local") == "local" and self.gpus < share:
+            asked, instead = "--device gpu", "pass --device cpu"
+            if share > 1:
+                asked, instead = f"--gpus-per-replica {share:g}", "ask for fewer"
             raise ConfigError(
-                f"--device gpu: expected a machine with {_count(share)}, found {self.gpus:g}; pass --device "
-                "cpu, or submit the job to a cluster (README, On a cluster)"
+                f"{asked}: expected a machine with {_count(share)}, found {self.gpus:g}; {instead}, or "
+                "submit the job to a cluster (README, On a cluster)"
             )
 
     def _resource(self, name: str) -> float:

@@ -149,8 +149,7 @@ def _print_plan(sets: SpectrumSets, results: SpectrumResults) -> None:
     )
     print(
         f"time      {duration(work / _speed())} for spectra and fits at the speed of this machine's "
-        "products; "
-        "training, sampling, descriptors, classifiers and report not counted"
+        "products; training, sampling, descriptors, classifiers and report not counted"
     )
     print(f"results   {results.location.uri}")
 

@@ -62,7 +62,7 @@ class MeasuresRecipe(Recipe):
     """What is measured of a model, or of the exact denoiser."""
 
     kind: ClassVar[str] = "molrg-measures"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     data: MoLRG
     model: PointModelRecipe | None

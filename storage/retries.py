@@ -4,8 +4,8 @@ What waiting does not mend (a full disk, no permission, a bucket that is not the
 else is tried again, with growing and random pauses, so that many workers do not come back together.
 
 Clients of object stores raise classes of their own (botocore's and aiohttp's ``ClientError``, gcsfs'
-``HttpError``). These packages are optional, so what they raise is known by what it is not, an exception
-of Python's own, and by the HTTP status that it carries; it is raised again as an ``OSError``.
+``HttpError``). These packages are optional, so what they raise is known by what it is not, a built-in
+exception, and by the HTTP status that it carries; it is raised again as an ``OSError``.
 """
 
 from __future__ import annotations

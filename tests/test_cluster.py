@@ -220,6 +220,8 @@ def test_an_upload_leaves_results_and_environments_at_home():
     assert {"/.git", "/.venv", "/results", "/samples"} <= set(runtime_env["excludes"])
     assert runtime_env["env_vars"] == {"PYTHONPATH": "platform"} | KEEP_FREED_MEMORY
     assert runtime_env["working_dir"] == "."
+    image = (ROOT / "deploy/Dockerfile").read_text()
+    assert "ENV " + " ".join(f"{k}={v}" for k, v in KEEP_FREED_MEMORY.items()) in image
 
 
 def test_every_direct_dependency_is_pinned():

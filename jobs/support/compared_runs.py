@@ -192,7 +192,7 @@ def _summary(rows: Sequence[Row]) -> str:
         "are equal": len(rows) - len(changed),
     }
     found = ", ".join(f"{number} {what}" for what, number in parts.items() if number)
-    return f"of {counted(len(rows), 'number')} in both {found}"
+    return f"of {counted(len(rows), 'number')} in both, {found}"
 
 
 def _descriptors(tables: Sequence[pa.Table]) -> list[str]:

@@ -55,8 +55,7 @@ def print_plan(
         print("sample    see generate --dry-run for what sampling a model costs")
     print(
         f"time      about {duration(seconds)} on one thread of this machine; sampling, descriptors and "
-        "report "
-        "not counted"
+        "report not counted"
     )
     where = run.name or default_name(experiment, chosen.options, [one.name for one in sets])
     print(f"results   {Location(run.output).uri}/reproducibility/{where}")

@@ -55,16 +55,17 @@ class Execution:
         self._check_gpus()
 
     def _check_gpus(self) -> None:
-        share, whole = self.gpus_per_replica, "; only generate spreads a model over several GPUs"
-        if 0 < share <= 1:
+        share = float(self.gpus_per_replica)
+        several = self.spreads and share.is_integer() and self.device != "cpu"
+        if 0 < share <= 1 or (share > 1 and several):
             return
+        whole = "; only generate spreads a model over several GPUs"
         if self.spreads:
             whole = ", or a whole number of GPUs"
-        if not self.spreads or share < 1 or share != int(share) or self.device == "cpu":
-            raise ConfigError(
-                f"--gpus-per-replica: expected a share in (0, 1]{whole}; got {share:g} with --device "
-                f"{self.device}"
-            )
+        raise ConfigError(
+            f"--gpus-per-replica: expected a share in (0, 1]{whole}; got {share:g} with --device "
+            f"{self.device}"
+        )
 
 
 def check_name(name: str | None) -> None:

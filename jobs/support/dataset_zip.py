@@ -47,7 +47,7 @@ def convert_images(
         )
     labels = None if source.labels is None else list(source.labels)[:count]
     write_edm_zip(target, _read(source, count, image_size, channels), labels)
-    classes = "no labels" if labels is None else f"{counted(max(labels) + 1, 'class', 'classes')}"
+    classes = "no labels" if labels is None else counted(max(labels) + 1, "class", "classes")
     return f"{count} of {len(source.ids)} images, {classes}"
 
 

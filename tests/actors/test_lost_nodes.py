@@ -137,6 +137,22 @@ def test_a_pool_that_no_actor_answers_for_hours_says_so_once_then_ends(errors, m
     assert capsys.readouterr().err.count("no node has room for a replica yet") == 1
 
 
+def test_an_actor_that_dies_after_hours_at_its_unit_was_no_silence(errors, monkeypatch, capsys):
+    clock, ray = [0.0], ScriptedRay(errors["silent"])
+
+    def sleep(seconds):
+        clock[0] += seconds
+
+    def wait(references, num_returns, timeout):
+        sleep(0.0 if references[0][0] == "ready" else 7 * 3600.0)
+        return references[:1], []
+
+    ray.wait = wait
+    monkeypatch.setattr(pools, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    assert list(ray.run()) == [0, 1, 2, 3]
+    assert not capsys.readouterr().err
+
+
 def test_on_a_real_cluster_the_loss_of_a_node_after_the_other_is_survived():
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "RAY_"))}
     done = subprocess.run(

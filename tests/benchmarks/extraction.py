@@ -6,11 +6,13 @@
 
 Equal work: the same shards are read, checked, decoded, described by the same network with the same
 batches, encoded and written. The bare processes divide the shards among themselves beforehand; with
-Ray, as many actors with as many threads describe, and tasks beside them read. Two rates are printed:
-of the whole run, from its first line to its last (with the start of processes, torch's import and,
-for Ray, the start of the cluster), and of the work alone, between the first and the last finished
-unit. Beside them stand the CPU seconds of all processes of the run, which depend less on what else the
-machine does. Weights are random, which changes no duration.
+Ray, as many actors with as many threads take them. Printed are the seconds of the whole run, from its first
+line to its last (with the start of processes, torch's import and, for Ray, the start of the cluster), and
+the CPU seconds of all its processes, which depend less on what else the machine does. Given two sizes, also
+what the images cost that the larger has more. Weights are random, which changes no duration.
+
+Our workers keep the memory that they free (``KEEP_FREED_MEMORY``), bare ones do not, unless ``--keep`` is
+given: then what is compared is Ray alone.
 
 ``--memory`` prints the peak of the memory of the driver and everything below it (proportional set
 size: shared pages are counted once), for each number of images.
@@ -135,8 +137,9 @@ def run_bare(store: Store, recipe: FeaturesRecipe, options: argparse.Namespace) 
         )
         for i in range(options.workers)
     ]
-    kept = KEEP_FREED_MEMORY if options.keep else {}
-    with mock.patch.dict(os.environ, kept):
+    with mock.patch.dict(os.environ, KEEP_FREED_MEMORY if options.keep else {}):
+        for name in () if options.keep else KEEP_FREED_MEMORY:
+            os.environ.pop(name, None)  # from a run of Ray before
         for process in processes:
             process.start()
     units = [done.get() for _ in store.artifact(recipe.images).files]

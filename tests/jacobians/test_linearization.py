@@ -104,7 +104,7 @@ def test_blocks_and_batches_change_nothing_but_rounding():
     torch.testing.assert_close(full_jacobian(alone, x)[0], expected[1], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("room", [1, 2**18, 2**40])
+@pytest.mark.parametrize("room", [1, 2**22, 2**40])
 def test_the_kept_forward_pass_fits_its_room(monkeypatch, room):
     """Weights are held once and do not count: else this network would leave no room for a copy."""
     denoiser, x = unet(model_channels=64), noisy(2)
@@ -123,10 +123,13 @@ def test_the_kept_forward_pass_fits_its_room(monkeypatch, room):
         denoiser(noisy(max(batches)).requires_grad_(), torch.tensor(0.7))
     weights = {p.untyped_storage().data_ptr() for p in denoiser.parameters()}
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
-    assert sum(n for at, n in storages.items() if at in weights) > 2**18
+    assert sum(n for at, n in storages.items() if at in weights) > 2**20
     grown = sum(n for at, n in storages.items() if at not in weights)
-    assert max(batches) == {1: 4, 2**40: 32}.get(room, max(batches))  # two copies to measure
-    assert max(batches) == 4 or grown < 1.1 * room
+    if room == 2**22:
+        assert 4 < max(batches) < 32
+        assert grown < 1.1 * room
+    else:
+        assert max(batches) == {1: 4, 2**40: 32}[room]  # two copies of two points to measure
 
 
 def test_products_are_those_of_the_matrix():

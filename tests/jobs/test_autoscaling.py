@@ -24,7 +24,8 @@ pytestmark = pytest.mark.slow
 def why_not() -> str:
     """Why this machine has no namespaces for us; empty if it has."""
     try:
-        tried = subprocess.run([*NAMESPACES, "true"], capture_output=True, text=True, check=False)
+        command = [*NAMESPACES, sys.executable, "-c", "import regimes"]  # may lie below /tmp
+        tried = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         return str(error)
     return tried.stderr.strip() if tried.returncode else ""

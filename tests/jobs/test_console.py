@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from regimes.jobs.support import console
@@ -16,8 +18,13 @@ def test_a_stage_says_how_far_it_is_within_a_unit_that_takes_long(
     said = ""
     with Stage("compare", total, "step") as stage:
         stage.advance()
-        while f"compare   {words} (" not in said:  # ends: nothing else is done in this stage
+        for _ in range(1000):  # nothing else is done in this stage
             said += capsys.readouterr().out
+            if f"compare   {words} (" in said:
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail(f"it only said {said!r}")
         stage.done("4 metrics")
     said = capsys.readouterr().out
     assert said.splitlines()[-1].startswith("compare   4 metrics (")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import extraction_run
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from shared_ray import joined
 from torch import nn
 
+from regimes.actors import extraction
 from regimes.actors.extraction import Hardware
 from regimes.actors.reading import pack, unpack
 from regimes.errors import ConfigError
@@ -134,6 +136,17 @@ def test_a_block_survives_the_way_between_processes(rng, ids):
     for (positions, images), (expected, pixels) in zip(found.groups, block.groups, strict=True):
         np.testing.assert_array_equal(positions, expected)
         np.testing.assert_array_equal(images, pixels)
+
+
+@pytest.mark.parametrize(
+    ("units", "gpus", "expected"),
+    [(12, 0, (4, 0, 2)), (100, 0, (4, 0, 3)), (1000, 0, (4, 0, 6)), (1000, 2, (2, 4, 2))],
+)
+def test_units_are_given_away_ahead_only_where_there_are_many(units, gpus, expected):
+    machine = SimpleNamespace(start=lambda: None, cpus=4, gpus=gpus)
+    recipes = [SimpleNamespace(descriptor=SimpleNamespace(network="a"))]
+    plan = extraction._Plan.of(machine, recipes, units, None, Hardware())
+    assert (plan.actors, plan.readers, plan.in_flight) == expected
 
 
 @pytest.mark.parametrize("options", [{"threads": 0}, {"gpus_each": 0.0}])

@@ -4,7 +4,8 @@ A model is cut into **pieces**: modules, divided into their children while they 
 what one device is to hold. Pieces are dealt to the devices in the order in which the model lists them, in
 contiguous blocks of equal bytes. What happens between pieces (sums, concatenations of skips) happens on the
 first device, where the parameters of divided modules are too: the inputs of a piece are moved to its
-device, and its outputs back. So nothing has to be known about a model, every device runs the kernels
+device, and its outputs back. So nothing has to be known about a model whose modules call their children, and
+do not read the weights of one or share some; every device runs the kernels
 that one device would, on the same shapes, and results on devices of one kind are the same bits.
 
 Cost: two copies of the activations for every piece that is not on the first device. Devices work one after

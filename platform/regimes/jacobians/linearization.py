@@ -175,7 +175,8 @@ class Linearization:
             sizes[storage.data_ptr()] = storage.nbytes()
             return saved
 
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+        hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved)
+        with _plain_arithmetic(), hooks:
             _ = self._linearize(self._x.repeat_interleave(copies, 0))
         return sum(sizes.values())
 
