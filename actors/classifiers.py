@@ -29,7 +29,7 @@ def train_classifiers(
 
     Raises:
         RegimesError: if a trial met something that trying again would not mend (a full disk, say).
-        RuntimeError: if a trial died more than three times.
+        RuntimeError: if a trial died four times without getting further in between.
     """
     run_trials(runtime, store, recipes, _train, on_report=on_report, gpus_each=gpus_each)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from regimes.actors.runtime import RayRuntime
@@ -12,7 +12,7 @@ from regimes.errors import RegimesError
 from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import TrainedRecipe, train
 
-MAX_FAILURES = 3
+MAX_FAILURES = 3  # in a row, without getting further in between
 BACKOFF_S = 1.0  # before a trial is started again; doubled every time
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def run_trials(
 
     Raises:
         RegimesError: if a trial met something that trying again would not mend (a full disk, say).
-        RuntimeError: if a trial died more than three times.
+        RuntimeError: if a trial died four times without getting further in between.
     """
     runtime.start()
     from ray import tune
@@ -102,19 +102,31 @@ def run_trials(
             run_config=tune.RunConfig(
                 storage_path=folder,
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-                callbacks=[_listener(on_report, stopped)],
+                callbacks=[listener(on_report, stopped)],
                 verbose=0,
             ),
         ).fit()
     if stopped:
         raise RegimesError(stopped[0])
     for error in results.errors:
-        raise RuntimeError(f"a training trial failed {MAX_FAILURES + 1} times") from error
+        raise RuntimeError(f"a training trial failed {MAX_FAILURES + 1} times in a row") from error
 
 
-def _listener(on_report: OnReport, stopped: list[str]) -> Any:
-    """What Tune tells of trials: points of curves, reasons to stop, failures."""
+def listener(on_report: OnReport, stopped: list[str]) -> Any:
+    """What Tune tells of trials: points of curves, reasons to stop, failures.
+
+    Tune counts all failures of a trial, and on nodes that come and go a long training has many. Here a
+    trial that gets further than it ever was may fail as often again.
+    """
     from ray import tune
+
+    reached: dict[tuple[str, ...], int] = {}
+
+    def got_further(trial: Any, step: int, labels: Iterable[str]) -> bool:
+        key = (trial.trial_id, *sorted(labels))
+        further = step > reached.get(key, -1)
+        reached[key] = max(step, reached.get(key, -1))
+        return further
 
     class OnResult(tune.Callback):
         def __reduce__(self) -> tuple[Any, ...]:
@@ -128,6 +140,8 @@ def _listener(on_report: OnReport, stopped: list[str]) -> Any:
                 stopped.append(result["stopped"])
             elif "values" in result:
                 on_report(result["config"]["trial"], result["step"], result["values"])
+                if got_further(trial, result["step"], result["values"]):
+                    trial.max_failures = trial.num_failures + MAX_FAILURES
 
         def on_trial_error(
             self, iteration: int, trials: list[Any], trial: Any, **info: Any
@@ -137,8 +151,9 @@ def _listener(on_report: OnReport, stopped: list[str]) -> Any:
         def on_trial_recover(
             self, iteration: int, trials: list[Any], trial: Any, **info: Any
         ) -> None:
-            if trial.num_failures <= MAX_FAILURES:
-                time.sleep(BACKOFF_S * 2.0 ** (trial.num_failures - 1))
+            in_a_row = trial.num_failures - trial.max_failures + MAX_FAILURES
+            if in_a_row <= MAX_FAILURES:
+                time.sleep(BACKOFF_S * 2.0 ** (in_a_row - 1))
 
     return OnResult()
 
