@@ -83,13 +83,15 @@ def compare(
     *,
     before: Callable[[int], None],
     rounds: int,
+    unit: str = "images",
 ) -> None:
     """Print what the ways "bare" and "ray" spend on one size or more.
 
     Args:
-        sizes: number of images -> way -> what does them.
+        sizes: number of units -> way -> what does them.
         before: called with the size before every run, to undo the last.
         rounds: of both ways in turn.
+        unit: what is counted.
     """
     spent: dict[int, dict[str, Spent]] = {}
     for count, ways in sizes.items():
@@ -100,14 +102,14 @@ def compare(
                 now = measure(run)
                 spent[count][name] = spent[count][name].least(now)
                 print(
-                    f"  {name:4} {count:7d} images: {now.clock_s:7.1f} s, CPU {now.cpu_s:6.1f} s",
+                    f"  {name:4} {count:7d} {unit}: {now.clock_s:7.1f} s, CPU {now.cpu_s:6.1f} s",
                     flush=True,
                 )
-        _say(f"{count} images", spent[count])
+        _say(f"{count} {unit}", spent[count])
     counts = sorted(spent)
     for fewer, more in itertools.pairwise(counts):
         rest = {name: spent[more][name].beyond(spent[fewer][name]) for name in spent[more]}
-        _say(f"images {fewer} to {more}", rest)
+        _say(f"{unit} {fewer} to {more}", rest)
 
 
 def _say(what: str, spent: Mapping[str, Spent]) -> None:

@@ -24,6 +24,7 @@ VICTIMS = {
 }
 SAMPLES, MODELS, KILLS = 50_000, 16, 20
 DRIVER_SHARE = 0.15
+RESTART_S = 6.0  # until who was killed works again; killed sooner, nobody would get further
 
 
 def kill_one(process, rng: random.Random, done: list[str]) -> None:
@@ -89,14 +90,15 @@ def main() -> None:
     samples, kills = map(int, sys.argv[2:4] or (SAMPLES, KILLS))
     each = samples // MODELS
     options = (
-        "--num-samples", str(each), "--seeds-per-unit", str(min(125, each)), "--steps", "2000", "1500",
+        "--num-samples", str(each), "--seeds-per-unit", str(min(125, each)), "--steps", "6000", "4500",
+        "--sampler.num-steps", "60",
     )  # fmt: skip
     began = time.monotonic()
     run_disturbed(base / "calm", options, kills=0, pause_s=1)
     calm_s = time.monotonic() - began
     print(f"undisturbed {calm_s:.0f} s", flush=True)
     began = time.monotonic()
-    pause_s = 0.7 * calm_s / kills  # the last one well before the end
+    pause_s = 0.8 * (calm_s / kills + RESTART_S)  # the last one well before the end
     done, _ = run_disturbed(base / "wild", options, kills=kills, pause_s=pause_s, seed=1)
     wild_s = time.monotonic() - began
     count = check_seeds(base / "wild", each)
