@@ -145,7 +145,7 @@ class AuditResults(ResultFolder):
         for row in scores["metrics"]:
             interval = "" if row["low"] is None else f"[{row['low']:.4g}, {row['high']:.4g}]"
             null = "" if row["null"] is None else f"null {row['null']:.4g}"
-            print(f"{row['metric']:<26}{row['value']:<10.4g}{interval:<25} {null}".rstrip())
+            print(f"{row['metric']:<26}{row['value']:<12.4g}{interval:<25} {null}".rstrip())
         print()
         print("\n".join(scores["answer"]))
         print(f"\ngallery   {self.location.uri}/gallery/page-001.html")

@@ -97,9 +97,8 @@ def print_plan(
 def _print_training(
     store: Store, grid: MemorizationGrid, width: int, cost: Cost, device: str
 ) -> list[float]:
-    """One line for a width; returns the seconds of its trials that are left to do."""
+    """One line for a width; returns the seconds of what is left to do of each trial."""
     trials = [t for t in grid.trials if t[0].width == width]
-    missing = [t for t in trials if store.missing(t)]
     models = sum(len(t) for t in trials)
     left = sum(len(store.missing(t)) for t in trials)
     print(
@@ -108,7 +107,13 @@ def _print_training(
         f"{_where(device)}; "
         f"sampling {duration(cost.sample_s * len(trials))}"
     )
-    return [cost.train_s + cost.sample_s] * len(missing)
+
+    def left_s(trial: Sequence[TrainedRecipe]) -> float:
+        unsampled = store.missing([grid.samples(model) for model in trial])
+        train_s = cost.train_s if store.missing(trial) else 0.0
+        return train_s + cost.sample_s * len(unsampled) / len(trial)
+
+    return [left_s(trial) for trial in trials]
 
 
 def _print_total(seconds: Sequence[float], operations: float, cpus: int, on_gpu: bool) -> None:

@@ -129,7 +129,7 @@ def test_two_runs_are_joined_by_what_was_asked_and_compared_by_what_was_found(ou
     assert lines[1] == ["gl", "16", "8", "A", "0.1", "0.3", "0.2", "0.1", "yes"]
     note = " ".join(lines[4])
     assert note.startswith(
-        "A is memorization/seed0, B is memorization/seed1: of 3 numbers in both "
+        "A is memorization/seed0, B is memorization/seed1: of 3 numbers in both, "
     )
     assert "3 differ by more than their intervals; 0 rows only in" in note
 

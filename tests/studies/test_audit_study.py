@@ -17,6 +17,7 @@ from audited_sets import (
     smooth_images,
 )
 
+from regimes.descriptors.pixels import WhitenedPixels
 from regimes.errors import ConfigError, DescriptorMismatch
 from regimes.scores.calibration import calibrate_threshold
 from regimes.scores.features import Features
@@ -278,6 +279,33 @@ def test_without_heldout_images_nulls_are_missing_and_that_is_said():
         assert math.isnan(found[name].null), name
     assert "Pass --heldout" in " ".join(beware(copies, list(found.values())))
     assert "no held-out images" in answer(copies)[1]
+
+
+def of_new_images(count, side, *, is_fitted):
+    """What an audit by a whitening of the training images says of 100 images that copy nothing."""
+    images = smooth_images(count + 100, 3, side=side)
+    whitened = WhitenedPixels.fit(images[:count])
+    train, made = (
+        Features(np.arange(len(part)), whitened(part), "whitened")
+        for part in (images[:count], images[count:])
+    )
+    sets = AuditSets(train=train, generated=made, is_fitted=is_fitted)
+    copies = find_copies(sets, RULES, np.arange(count), no_lookalikes)
+    return " ".join([*answer(copies), finding(copies)])
+
+
+def test_a_descriptor_fitted_to_few_training_images_accuses_nobody():
+    assert "so it copies" in of_new_images(60, 24, is_fitted=False)  # it would
+    said = of_new_images(60, 24, is_fitted=True)
+    assert said.startswith("None equals a training image in every pixel. ")
+    assert "which says nothing" in said
+    assert said.endswith("for more, held-out images are needed")
+    assert "copies" not in said
+
+
+def test_a_descriptor_fitted_to_many_training_images_judges():
+    said = of_new_images(600, 6, is_fitted=True)
+    assert "no more and no fewer than among the training images" in said
 
 
 def test_the_answer_counts_and_compares_with_real_images(flips):

@@ -319,6 +319,19 @@ def test_answer_names_the_last_memorizing_and_generalizing_sizes(tables):
     assert "in 100% of cases" in learning
 
 
+def test_models_that_make_noise_or_the_linear_denoiser_s_images_were_not_trained(tables):
+    noise = replaced(tables["generalization"][2], "precision", hits=0)
+    linear = replaced(noise, "wiener_similarity", hits=M)
+    mixed = [r for r in noise if r.n == 16] + [r for r in linear if r.n == 200]
+    for rows in (noise, mixed):
+        finding, advice = answer(rows, SIZES, WIDTHS)
+        assert finding.startswith(
+            "No model is trained well enough to judge: at n = 200 precision is 0.00"
+        )
+        assert "--steps" in advice
+    assert "No cell generalizes" in answer(linear, SIZES, WIDTHS)[1]
+
+
 def test_without_models_of_disjoint_data_novelty_is_not_called_generalization(world):
     evidence = world.one_half(lambda n, half: world.unseen)
     rows = score_table(evidence, calibrate(evidence, 0.95), published_threshold=PUBLISHED)

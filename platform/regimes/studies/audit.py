@@ -34,6 +34,8 @@ LOOKALIKE = 0.99
 """Similarity from which pixels are compared: equal images have 1 but for rounding, also that of bf16."""
 FEWEST = 8
 """Images of a set, at least."""
+CROWDED = 10
+"""Images per number of a descriptor that is fitted to them, below which it knows them too well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,8 @@ class AuditSets:
     heldout: Features | None = None
     mirrored: Features | None = None
     """Flips of ``train``, in its order, where copies of flips count."""
+    is_fitted: bool = False
+    """Whether the descriptor was fitted to ``train``."""
 
     def __post_init__(self) -> None:
         """Check once what every score needs."""
@@ -76,6 +80,17 @@ class AuditSets:
                 )
         if self.mirrored is not None:
             check_mirrored(self.train, self.mirrored)
+
+    @property
+    def is_biased(self) -> bool:
+        """Whether the null says nothing, because the descriptor knows the training images it rests on.
+
+        A whitening of N images of D numbers makes these N unlike one another, and so all others seem
+        near to them. 38 of 40 new images passed as copies at N = 60, D = 1728; at N = 600, D = 768 6.5%
+        did instead of 5%.
+        """
+        few = len(self.train) < CROWDED * self.train.values.shape[1]
+        return self.is_fitted and self.heldout is None and few
 
     @property
     def reference(self) -> str:
@@ -121,6 +136,8 @@ class Copies:
     """Generated images whose pixels equal those of their nearest training image (or its flip)."""
     identical_real: Flags
     """The same of the reference images; none where they are training images."""
+    is_biased: bool = False
+    """See ``AuditSets.is_biased``."""
 
     @property
     def real_similarity(self) -> Floats:
@@ -230,6 +247,7 @@ def find_copies(
         real=real,
         identical=known,
         identical_real=leaked,
+        is_biased=sets.is_biased,
     )
 
 

@@ -38,7 +38,7 @@ def real_name(copies: Copies, *, count: bool = False) -> str:
 def answer(copies: Copies) -> list[str]:
     """The answer in two sentences: that of exact copies first, where there are any."""
     sentences = [_copies(copies), _certain(copies)]
-    return sentences[::-1] if copies.identical.any() else sentences
+    return sentences[::-1] if copies.identical.any() or copies.is_biased else sentences
 
 
 def _copies(copies: Copies) -> str:
@@ -59,6 +59,8 @@ def _copies(copies: Copies) -> str:
 
 def _against_chance(copies: Copies) -> str:
     """How the share of copies compares with that of the reference images."""
+    if copies.is_biased:
+        return _BIASED
     real = copies.real_similarity
     expected = wilson_interval(int((real > copies.threshold.value).sum()), len(real))
     found = wilson_interval(int(copies.is_copy.sum()), len(copies.is_copy))
@@ -73,6 +75,8 @@ def _against_chance(copies: Copies) -> str:
 
 def _certain(copies: Copies) -> str:
     """The counts that need no threshold."""
+    if copies.is_biased:
+        return f"{_exact(copies)} in every pixel."
     beyond, total = int(copies.is_beyond.sum()), len(copies.is_beyond)
     chance = total / (len(copies.real_similarity) + 1)
     often = int(betabinom.ppf(0.95, total, 1, len(copies.real_similarity)))
@@ -123,6 +127,8 @@ def finding(copies: Copies) -> str:
     """The title of a figure: how many copies, and what real images give."""
     found, total = int(copies.is_copy.sum()), len(copies.is_copy)
     exact = int(copies.identical.sum())
+    if copies.is_biased:
+        return f"{_exact(copies)} in every pixel; for more, held-out images are needed"
     real = copies.real_similarity
     passed = share(float((real > copies.threshold.value).mean()))
     return (
@@ -150,6 +156,10 @@ _NO_HELDOUT = (
     "Real data hold series of similar images, and a fitted descriptor knows these very images: the "
     "threshold is not that of unseen images, copies may be missed or overcounted. Precision, recall, "
     "AuthPct, Vendi and distances have no null, and C_T is left out. Pass --heldout."
+)
+_BIASED = (
+    "which says nothing, as the descriptor was fitted to these few training images and makes them unlike "
+    "one another. Pass --heldout, or --descriptor pixels"
 )
 _HIGH_NULL = 0.2
 
