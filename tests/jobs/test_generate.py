@@ -190,7 +190,7 @@ def test_jobs_that_spread_no_model_refuse_several_gpus_per_replica(job):
 def test_several_gpus_are_not_waited_for_on_a_machine_without(tmp_path):
     several = ("--gpus-per-replica", "999", "--num-steps", "2")
     text = finish(start_job("generate", *options_of(tmp_path, "ddpmpp-vp-uncond"), *several), 1)
-    assert "error: --device gpu: expected a machine with 999 GPUs, found" in text
+    assert "error: --gpus-per-replica 999: expected a machine with 999 GPUs, found" in text
 
 
 def test_dry_run_tells_the_cost_and_leaves_nothing(tmp_path, capsys):
