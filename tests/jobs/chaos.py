@@ -1,7 +1,7 @@
 """Killing at random what a job runs on, until it is done; and what that costs.
 
 PYTHONPATH=tests python tests/jobs/chaos.py FOLDER           50,000 samples, 20 kills, and an undisturbed run
-PYTHONPATH=tests python tests/jobs/chaos.py FOLDER 1600 2    fewer of both
+PYTHONPATH=tests python tests/jobs/chaos.py FOLDER 1600 2 1  fewer of both, and the seed of who and when
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def whole_files(output: Path) -> dict[str, str]:
 def main() -> None:
     """The numbers of LOG.md."""
     base = Path(sys.argv[1])
-    samples, kills = map(int, sys.argv[2:4] or (SAMPLES, KILLS))
+    samples, kills, seed = map(int, sys.argv[2:5] or (SAMPLES, KILLS, 1))
     each = samples // MODELS
     options = (
         "--num-samples", str(each), "--seeds-per-unit", str(min(125, each)), "--steps", "6000", "4500",
@@ -98,7 +98,7 @@ def main() -> None:
     calm_s = time.monotonic() - began
     print(f"undisturbed {calm_s:.0f} s", flush=True)
     began = time.monotonic()
-    done, _ = run_disturbed(base / "wild", options, kills=kills, pause_s=RESTART_S, seed=1)
+    done, _ = run_disturbed(base / "wild", options, kills=kills, pause_s=RESTART_S, seed=seed)
     wild_s = time.monotonic() - began
     count = check_seeds(base / "wild", each)
     same = whole_files(base / "wild") == whole_files(base / "calm")
