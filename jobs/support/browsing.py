@@ -85,9 +85,7 @@ class Run:
                 + ("see its report" if self.is_complete else "the run is not complete yet")
             )
         try:
-            # Threads that end with the process have aborted it (once in a hundred times), for small files.
-            data = pa.BufferReader(self.location.read(name))
-            return pq.read_table(data, use_threads=False, pre_buffer=False)
+            return pq.read_table(pa.BufferReader(self.location.read(name)))
         except (pa.ArrowInvalid, OSError) as error:
             raise BrokenArtifact(
                 f"{self.location.uri}/{name}: not readable as Parquet ({error}); delete the folder "
