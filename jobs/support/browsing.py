@@ -85,7 +85,9 @@ class Run:
                 + ("see its report" if self.is_complete else "the run is not complete yet")
             )
         try:
-            return pq.read_table(pa.BufferReader(self.location.read(name)))
+            # Not by read_table: its threads, still there at the end, aborted the process once in 40 times.
+            data = pa.BufferReader(self.location.read(name))
+            return pq.ParquetFile(data).read(use_threads=False)
         except (pa.ArrowInvalid, OSError) as error:
             raise BrokenArtifact(
                 f"{self.location.uri}/{name}: not readable as Parquet ({error}); delete the folder "
