@@ -48,9 +48,7 @@ MAX_RESTARTS = 100  # of an actor; Ray Data's own default has no end
 ATTEMPTS = 5  # of a unit under which actors die
 MOST_FAILED = 3  # units of a round; with more it is not the units
 IN_FLIGHT = 2  # units per actor: one running, one waiting
-MOST_IN_FLIGHT = (
-    6  # where the actor reads them and there are many: Ray Data takes 40 ms to send another
-)
+MOST_IN_FLIGHT = 6  # where actors read them and there are many: it takes Ray Data 40 ms to send one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,9 +289,8 @@ def _stream(
         object_store_memory=plan.actors * WAITING_BYTES
     )
     reader = Reader(store.root.uri, list(recipes), specs)
-    with (
-        warnings.catch_warnings()
-    ):  # restarts have no named parameter in Ray 2.60, which warns of that
+    with warnings.catch_warnings():
+        # Restarts have no named parameter in Ray 2.60, which warns of that.
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         units: ray.data.Dataset = ray.data.from_items(work, override_num_blocks=len(work))
         if plan.readers:
