@@ -18,11 +18,10 @@ from regimes.actors.neighbours import ShardedSearch
 from regimes.actors.runtime import RayRuntime
 from regimes.errors import ConfigError
 from regimes.jobs.support import console
-from regimes.jobs.support.audit import AuditedSets, AuditExperiment, AuditOptions
-from regimes.jobs.support.audit_cost import print_plan
-from regimes.jobs.support.audit_features import MIRRORED, AuditFeatures
-from regimes.jobs.support.audit_gallery import Gallery, pixel_comparison
-from regimes.jobs.support.audit_results import Audited, AuditResults
+from regimes.jobs.support.audit.cost import print_plan
+from regimes.jobs.support.audit.experiment import AuditedSets, AuditExperiment, AuditOptions
+from regimes.jobs.support.audit.gallery import Gallery, pixel_comparison
+from regimes.jobs.support.audit.results import Audited, AuditResults
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR
 from regimes.jobs.support.console import Stage
 from regimes.jobs.support.described_sets import (
@@ -31,6 +30,7 @@ from regimes.jobs.support.described_sets import (
     plain_images,
     set_lines,
 )
+from regimes.jobs.support.set_features import MIRRORED, AuditFeatures
 from regimes.scores.approximate import ApproximateSearch
 from regimes.scores.neighbours import Search, nearest
 from regimes.storage.artifacts import Store

@@ -18,7 +18,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
 from regimes.images.pixels import Images
-from regimes.jobs.support.grid import MemorizationGrid
+from regimes.jobs.support.memorization.grid import MemorizationGrid
 from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import TrainedRecipe, read_training_curve
 from regimes.storage.images import read_images

@@ -32,7 +32,7 @@ def test_an_unknown_job_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_field_of_the_experiment_is_an_option() -> None:
     import dataclasses
 
-    from regimes.jobs.support.experiments import MLPExperiment
+    from regimes.jobs.support.memorization.experiment import MLPExperiment
 
     text = subprocess.run(
         [sys.executable, str(ROOT / "jobs" / "memorization.py"), "--help"],
