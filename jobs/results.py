@@ -19,6 +19,7 @@ import tyro
 from regimes.errors import ConfigError
 from regimes.jobs.support import console
 from regimes.jobs.support.browsing import comparison, runs
+from regimes.jobs.support.browsing.listing import listing
 from regimes.jobs.support.browsing.runs import Run
 from regimes.jobs.support.console import OUTPUT
 from regimes.storage.filesystem import Location
@@ -87,7 +88,7 @@ def _main(argv: Sequence[str] | None) -> int:
         note = (
             f"{counted(len(found), 'run')} in {asked.root.uri}; --run NAME shows the table of one"
         )
-        table = runs.listing(found)
+        table = listing(found)
         shown = _Shown(f"Runs in {asked.root.uri}", note, table, table)
     if asked.export is None:
         _print(shown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -44,7 +44,8 @@ class Run:
     label: str
     """``<job>/<name>``"""
     location: Location
-    files: Mapping[str, int]
+    files: Mapping[str, float | None]
+    """When they were written, in seconds since 1970 where it is known."""
 
     @property
     def job(self) -> str:
@@ -99,10 +100,9 @@ class Run:
         found = self._json(SCORES).get("answer", "")
         return found if isinstance(found, str) else " ".join(str(part) for part in found)
 
-    def about(self) -> str:
-        """Versions that it ran with."""
-        config = self._json(CONFIG)
-        return str(config.get("regimes", ""))
+    def config(self) -> dict[str, Any]:
+        """What it was asked, and the versions it ran with; empty if that is not readable."""
+        return self._json(CONFIG)
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -124,7 +124,7 @@ def find_runs(root: Location) -> list[Run]:
             continue
         folder = root.child(job)
         for name in folder.folders():
-            files = folder.child(name).sizes()
+            files = folder.child(name).times()
             if CONFIG in files or MANIFEST in files:
                 found.append(Run(f"{job}/{name}", folder.child(name), files))
     if not found:
@@ -148,21 +148,6 @@ def choose(runs: Sequence[Run], name: str) -> Run:
     raise ConfigError(
         f"{name}: expected one run, found {len(found)} of this name; there are {listed}"
     )
-
-
-def listing(runs: Iterable[Run]) -> pa.Table:
-    """One row per run."""
-    rows = [
-        {
-            "run": run.label,
-            "complete": run.is_complete,
-            "regimes": run.about(),
-            "answer": run.summary(),
-            "report": run.report,
-        }
-        for run in runs
-    ]
-    return pa.Table.from_pylist(rows)
 
 
 def as_text(table: pa.Table, most: int | None = None) -> str:
