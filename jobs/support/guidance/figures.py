@@ -49,38 +49,7 @@ def guidance_figures(
             f"Diversity against quality ({by}), a line per row of the sweep, with 95% intervals.",
             figures.pareto(study, title=title(study), by=by),
         )
-    yield (
-        "modes",
-        "Distinct modes per group in every cell, rejected samples left out.",
-        figures.heatmaps(
-            study,
-            lambda f: f.scores.distinct.value,
-            title=f"Distinct modes of {len(study.probabilities)}",
-            unit="distinct modes per group",
-        ),
-    )
-    yield (
-        "accepted",
-        "Share of accepted samples in every cell.",
-        figures.heatmaps(
-            study,
-            lambda f: 100 * f.scores.inliers.value,
-            title="Samples that are accepted",
-            unit="% of samples",
-            digits=1,
-        ),
-    )
-    yield (
-        "distance",
-        f"Quality in every cell: {distance_words(plan.experiment)}.",
-        figures.heatmaps(
-            study,
-            lambda f: f.scores.quality.value,
-            title="Distance from the data (lower is better)",
-            unit="distance",
-            digits=3,
-        ),
-    )
+    yield from _maps(plan, study)
     shown = study.best or study.largest
     if shown is None:
         return
@@ -94,6 +63,47 @@ def guidance_figures(
         yield ("samples", *_sheet(store, plan, shown))
     if plan.map is not None:
         yield ("embedding", *_embedding(store, plan, plan.map, shown))
+
+
+def _maps(plan: GuidancePlan, study: GuidanceStudy) -> Iterator[tuple[str, str, Figure]]:
+    """All cells at a glance, by diversity and by both measures of quality."""
+    modes = max(study.findings, key=lambda f: f.scores.distinct.value)
+    least = min(study.findings, key=lambda f: f.scores.inliers.value)
+    farthest = max(study.findings, key=lambda f: f.scores.quality.value)
+    yield (
+        "modes",
+        "Distinct modes per group in every cell, rejected samples left out.",
+        figures.heatmaps(
+            study,
+            lambda f: f.scores.distinct.value,
+            title=f"Most modes, {modes.scores.distinct.value:.2f} of {len(study.probabilities)}: "
+            f"{modes.key.label}",
+            unit="distinct modes per group",
+        ),
+    )
+    yield (
+        "accepted",
+        "Share of accepted samples in every cell.",
+        figures.heatmaps(
+            study,
+            lambda f: 100 * f.scores.inliers.value,
+            title=f"Fewest accepted samples, {least.scores.inliers.value:.1%}: {least.key.label}",
+            unit="accepted samples (%)",
+            digits=1,
+        ),
+    )
+    yield (
+        "distance",
+        f"Quality in every cell: {distance_words(plan.experiment)}.",
+        figures.heatmaps(
+            study,
+            lambda f: f.scores.quality.value,
+            title=f"Farthest from the data, {farthest.scores.quality.value:.3f}: {farthest.key.label}",
+            unit="distance from the data (lower is better)",
+            digits=3,
+            lower_is_better=True,
+        ),
+    )
 
 
 def _marginal_title(study: GuidanceStudy, shown: CellFinding) -> str:
