@@ -19,7 +19,12 @@ from regimes.actors.runtime import RayRuntime
 from regimes.errors import ConfigError
 from regimes.jobs.support import console
 from regimes.jobs.support.audit.cost import print_plan
-from regimes.jobs.support.audit.experiment import AuditedSets, AuditExperiment, AuditOptions
+from regimes.jobs.support.audit.experiment import (
+    AuditedSets,
+    AuditExperiment,
+    AuditFeatures,
+    AuditOptions,
+)
 from regimes.jobs.support.audit.gallery import Gallery, pixel_comparison
 from regimes.jobs.support.audit.results import Audited, AuditResults
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR
@@ -30,7 +35,7 @@ from regimes.jobs.support.described_sets import (
     plain_images,
     set_lines,
 )
-from regimes.jobs.support.set_features import MIRRORED, AuditFeatures
+from regimes.jobs.support.set_features import MIRRORED
 from regimes.scores.approximate import ApproximateSearch
 from regimes.scores.neighbours import Search, nearest
 from regimes.storage.artifacts import Store

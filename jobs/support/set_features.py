@@ -25,7 +25,6 @@ from regimes.images.pixels import Images
 from regimes.images.selection import first_readable, sample_images
 from regimes.images.sources import ImageSource
 from regimes.images.split import Split
-from regimes.jobs.support.audit.experiment import AuditedSets, AuditExperiment
 from regimes.jobs.support.chosen_descriptor import DEFAULT_RIDGE, ChosenDescriptor, check_whitening
 from regimes.jobs.support.console import RunOptions, Stage
 from regimes.jobs.support.sample_sets import is_artifact
@@ -361,14 +360,6 @@ class SetFeatures:
             return found, {}
         centre = read_centre(self.store, self.descriptor)
         return {name: _unit(f, centre) for name, f in found.items()}, found
-
-
-@dataclass(frozen=True)
-class AuditFeatures(SetFeatures):
-    """The features that an audit compares; arguments and errors as of ``SetFeatures``."""
-
-    experiment: AuditExperiment
-    sets: AuditedSets
 
 
 def _read_words(made: int, kept: int) -> str:

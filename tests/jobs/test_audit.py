@@ -22,10 +22,9 @@ from regimes.descriptors.options import DescriptorOptions
 from regimes.errors import BadSource
 from regimes.images.writing import encode_png
 from regimes.jobs import audit
-from regimes.jobs.support.audit.experiment import AuditedSets, AuditExperiment
+from regimes.jobs.support.audit.experiment import AuditedSets, AuditExperiment, AuditFeatures
 from regimes.jobs.support.audit.results import default_name
 from regimes.jobs.support.console import Stage
-from regimes.jobs.support.set_features import AuditFeatures
 from regimes.scores.result import wilson_interval
 from regimes.storage.artifacts import Store
 from regimes.storage.descriptors import read_centre

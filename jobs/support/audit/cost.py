@@ -12,10 +12,10 @@ from regimes.descriptors.network import NetworkDescriptor
 from regimes.errors import BadSource
 from regimes.images.pixels import Images, with_channels
 from regimes.images.sources import ImageSource
-from regimes.jobs.support.audit.experiment import AuditExperiment
+from regimes.jobs.support.audit.experiment import AuditExperiment, AuditFeatures
 from regimes.jobs.support.audit.results import AuditResults
 from regimes.jobs.support.console import duration
-from regimes.jobs.support.set_features import AuditFeatures, Described, SetFeatures
+from regimes.jobs.support.set_features import Described, SetFeatures
 from regimes.threads import torch_threads
 
 _TIMED_IMAGES, _TIMED_ROWS = 8, 1024

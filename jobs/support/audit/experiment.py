@@ -13,6 +13,7 @@ from regimes.images.sources import ImageSource
 from regimes.jobs.support.chosen_descriptor import DEFAULT_RIDGE
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.sample_sets import open_images
+from regimes.jobs.support.set_features import SetFeatures
 from regimes.studies.audit import FEWEST, Rules
 
 SETS = ("train", "generated", "heldout")
@@ -175,3 +176,11 @@ class AuditedSets:
         """Print the warnings."""
         for text in self.warnings():
             print(f"warning   {text}", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class AuditFeatures(SetFeatures):
+    """The features that an audit compares; arguments and errors as of ``SetFeatures``."""
+
+    experiment: AuditExperiment
+    sets: AuditedSets

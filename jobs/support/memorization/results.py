@@ -17,6 +17,7 @@ from regimes.jobs.support.memorization.experiment import MemorizationExperiment
 from regimes.jobs.support.memorization.figures import figures
 from regimes.jobs.support.memorization.findings import Findings, find
 from regimes.jobs.support.memorization.grid import MemorizationGrid
+from regimes.jobs.support.memorization.tensorboard import event_files
 from regimes.jobs.support.result_folder import (
     CONFIG,
     REPORT,
@@ -28,7 +29,6 @@ from regimes.jobs.support.result_folder import (
     parquet_bytes,
     slug,
 )
-from regimes.jobs.support.tensorboard import event_files
 from regimes.report import MemorizationReport, render
 from regimes.storage.artifacts import Recipe, Store, to_json
 from regimes.storage.features import DescriptorRecipe
