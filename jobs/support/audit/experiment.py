@@ -124,6 +124,9 @@ class AuditOptions(RunOptions):
     shards: int = 1
     """Actors that the training images are spread over for the exact search of copies, on a cluster; 1
     searches in this process, as the other scores always do."""
+    fail_on: Literal["nothing", "exact", "copies"] = "nothing"
+    """For pipelines: end with exit status 3 if generated images equal a training image in every pixel
+    (exact), or that or any other sign of copying that chance does not explain (copies)."""
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""

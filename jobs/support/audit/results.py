@@ -40,6 +40,7 @@ from regimes.scores.duplicates import DuplicateGroups
 from regimes.scores.result import Score
 from regimes.storage.artifacts import Recipe, to_json
 from regimes.studies.audit import Copies, counts
+from regimes.studies.audit_alarms import Alarm, alarms
 from regimes.studies.audit_words import answer, finding, real_name
 
 DUPLICATES = "duplicates.parquet"
@@ -52,7 +53,7 @@ class AuditRecipe(Recipe):
     """What determines the results of an audit."""
 
     kind: ClassVar[str] = "audit"
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
 
     experiment: AuditExperiment
     descriptor: str
@@ -151,6 +152,11 @@ class AuditResults(ResultFolder):
         print(f"\ngallery   {self.location.uri}/gallery/page-001.html")
         print(f"report    {self.location.uri}/{REPORT}")
 
+    def alarms(self) -> dict[Alarm, str]:
+        """What should stop a release, by rule; see ``studies.audit_alarms``."""
+        found: dict[Alarm, str] = json.loads(self.read(SCORES))["alarms"]
+        return found
+
 
 def default_name(experiment: AuditExperiment, choice: DescriptorOptions) -> str:
     """Name of the result folder: the sets by name, and a hash of all options."""
@@ -208,6 +214,7 @@ def scores_json(audited: Audited) -> str:
     return to_json(
         {
             "answer": answer(c),
+            "alarms": alarms(c),
             "descriptor": audited.descriptor,
             "reference": c.reference,
             "threshold": {"value": t.value, "low": t.low, "high": t.high, "quantile": t.quantile},

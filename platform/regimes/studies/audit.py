@@ -24,6 +24,7 @@ from regimes.errors import ConfigError
 from regimes.scores.calibration import Threshold, quantile_threshold
 from regimes.scores.features import Features, Index, check_comparable, check_mirrored
 from regimes.scores.neighbours import Search, nearest, similarities
+from regimes.scores.result import wilson_interval
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -178,6 +179,15 @@ class Copies:
         ordered = np.sort(self.real_similarity)
         at_least = len(ordered) - np.searchsorted(ordered, self.generated.similarity, "left")
         return (1 + at_least) / (1 + len(ordered))
+
+    @property
+    def intervals(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """95% intervals (Wilson) of the shares of copies among generated and among reference images."""
+        real = self.real_similarity > self.threshold.value
+        return (
+            wilson_interval(int(self.is_copy.sum()), len(self.is_copy)),
+            wilson_interval(int(real.sum()), len(real)),
+        )
 
     def rules_met(self) -> dict[str, Flags]:
         """Every rule that marks a generated image as a copy, strongest first."""
