@@ -1,6 +1,6 @@
 """Do diffusion models memorize or generalize? Train a grid, sample it, score it, report.
 
-python jobs/memorization.py                       # handwritten digits, about five minutes
+python jobs/memorization.py                       # handwritten digits, a few minutes
 python jobs/memorization.py --source my_images --image-size 16 --sizes 16 64 256
 python jobs/memorization.py --preset cifar10 --device gpu        # the published grid
 python jobs/memorization.py --preset cifar10 --descriptor sscd-disc-mixup --device gpu
