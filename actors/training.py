@@ -8,6 +8,7 @@ and the artifact.
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -59,9 +60,10 @@ def train_distributed(
 ) -> None:
     """Train a network with several workers and write its artifact.
 
-    A worker that dies takes the others with it; Ray Train starts all of them again, three times at
-    most, and they continue from the last checkpoint. So does the next run after a kill. Ray Train's own
-    (pickled) state goes to a temporary folder.
+    A worker that dies takes the others with it; Ray Train starts all of them again, and they continue
+    from the last checkpoint. So does the next run after a kill. Ray Train counts failures of all its
+    time, and on nodes that come and go a long training has many: what got further since may fail as
+    often again. Its own (pickled) state goes to a temporary folder.
 
     Args:
         runtime: where to run.
@@ -75,7 +77,7 @@ def train_distributed(
     Raises:
         ConfigError: if a local Ray has too few CPUs or GPUs.
         RegimesError: if training met something that trying again would not mend (a full disk, say).
-        RuntimeError: if workers died more than three times.
+        RuntimeError: if workers died four times without getting further in between.
     """
     execution = execution or Execution()
     use_gpu = execution.device == "cuda"
@@ -87,17 +89,50 @@ def train_distributed(
     mailbox = _beside_the_driver(ray).remote()
     config = {"root": store.root.uri, "recipe": recipe, "execution": execution, "mailbox": mailbox}
     with runtime.scratch() as folder:
-        trainer = TorchTrainer(
-            train_worker,
-            train_loop_config=config,
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
-            run_config=RunConfig(
-                storage_path=folder,
-                failure_config=FailureConfig(max_failures=MAX_FAILURES),
-                logging_config=LoggingConfig(log_level="CRITICAL"),  # type: ignore[call-arg]
-            ),
-        )
-        _watch(trainer.fit, mailbox, on_report)
+
+        def fit(attempt: int) -> object:
+            trainer = TorchTrainer(
+                train_worker,
+                train_loop_config=config,
+                scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+                run_config=RunConfig(
+                    name=f"attempt-{attempt}",  # a known name is taken up, failures included
+                    storage_path=folder,
+                    failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                    logging_config=LoggingConfig(log_level="CRITICAL"),  # type: ignore[call-arg]
+                ),
+            )
+            return trainer.fit()
+
+        fit_while_it_gets_further(fit, mailbox, on_report)
+
+
+def fit_while_it_gets_further(
+    fit: Callable[[int], object], mailbox: Any, on_report: Callable[[int, float], None]
+) -> None:
+    """Call ``fit`` with 0, 1, 2 ... until it returns, for as long as each fails later than those before.
+
+    Raises:
+        RegimesError: if workers stopped for what trying again would not mend.
+        RuntimeError: if ``fit`` failed without getting further.
+    """
+    reached, attempt = -1, 0
+
+    def report(step: int, loss: float) -> None:
+        nonlocal reached
+        reached = max(step, reached)
+        on_report(step, loss)
+
+    while True:
+        before = reached
+        error = _watch(functools.partial(fit, attempt), mailbox, report)
+        if error is None:
+            return
+        if reached <= before:
+            raise RuntimeError(
+                f"training failed {MAX_FAILURES + 1} times without getting further"
+            ) from error
+        attempt += 1
 
 
 def _beside_the_driver(ray: ModuleType) -> Any:
@@ -122,8 +157,8 @@ def _require(runtime: RayRuntime, workers: int, use_gpu: bool) -> None:
 
 def _watch(
     fit: Callable[[], object], mailbox: Any, on_report: Callable[[int, float], None]
-) -> None:
-    """Run ``fit`` and deliver what arrives in the mailbox meanwhile.
+) -> BaseException | None:
+    """Run ``fit`` and deliver what arrives in the mailbox meanwhile; returns what it failed of.
 
     In a thread of its own: in the main thread Ray Train would take over SIGINT, and the job's own
     handler is what says how to go on.
@@ -147,9 +182,7 @@ def _watch(
             on_report(step, loss)
     if reason is not None:
         raise RegimesError(reason)
-    error = outcome.exception()
-    if error is not None:
-        raise RuntimeError(f"training failed {MAX_FAILURES + 1} times") from error
+    return outcome.exception()
 
 
 def train_worker(config: dict[str, Any]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import signal
+import time
 
 import job_runs
 import numpy as np
@@ -159,6 +161,26 @@ def test_killed_worker_is_replaced_and_training_goes_on(tmp_path):
     assert "Traceback" not in text
     curve = pq.read_table(tmp_path / "train/small/training.parquet").to_pydict()
     assert curve["step"] == list(range(1, 301))
+
+
+@pytest.mark.slow
+def test_workers_may_be_killed_more_than_three_times_as_training_gets_further(tmp_path):
+    options = (*SMALL, "--duration-kimg", "192", "--checkpoint-kimg", "1.6")
+    options = (*options, "--output", str(tmp_path), "--workers", "2", "--device", "cpu")
+    process = job_runs.start_job("train", *options)
+    (folder,) = job_runs.wait_for(lambda: list(tmp_path.glob("checkpoints/*")), process)
+
+    def checkpoint_after(time_ns):
+        times = [path.stat().st_mtime_ns for path in folder.glob("state.safetensors")]
+        return max((t for t in times if t > time_ns), default=None)
+
+    for _ in range(6):
+        now = time.time_ns()
+        job_runs.wait_for(functools.partial(checkpoint_after, now), process)
+        job_runs.workers(process, "RayTrainWorker")[-1].kill()
+    text = job_runs.finish(process, 0)
+    assert "trained: 12,000 steps" in text
+    assert "Traceback" not in text
 
 
 def test_what_stops_the_workers_is_said_in_one_line(tmp_path):
