@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
 from pathlib import Path
 
+import psutil
 import pytest
 from chaos import VICTIMS, check_seeds, whole_files
 from job_runs import counts, finish, run, shards, start, wait_for, workers
@@ -77,8 +80,6 @@ def test_two_drivers_on_one_output_at_once_leave_what_one_would(
 
 
 def test_every_listening_socket_is_on_loopback(tmp_path: Path) -> None:
-    import psutil
-
     hostile = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_AUTH_MODE": "disabled"}
     process = start(tmp_path, env=hostile)
     wait_for(lambda: workers(process, r"^ray::"), process)
@@ -88,6 +89,43 @@ def test_every_listening_socket_is_on_loopback(tmp_path: Path) -> None:
     process.communicate(timeout=60)
     assert sockets
     assert {c.laddr.ip for c in sockets} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_ray_starts_stops_as_at_any_other_time(tmp_path: Path, number: int) -> None:
+    """Ray takes both signals meanwhile: the process ended with status 15, or was aborted."""
+    process = start(tmp_path)
+    wait_for(lambda: workers(process, "gcs_server"), process)
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, text
+    assert "the same command goes on from here" in text
+
+
+@pytest.mark.parametrize("stage", ["train", "sample", "describe"])
+def test_ctrl_c_reaches_every_process_and_the_next_run_ends_as_if_nothing_had_been(
+    longer: tuple[Path, tuple[str, ...]], tmp_path: Path, stage: str
+) -> None:
+    reference, options = longer
+    kept = {"train": (), "sample": ("model",), "describe": ("images", "model", "samples")}
+    for kind in kept[stage]:
+        shutil.copytree(reference / "artifacts" / kind, tmp_path / "artifacts" / kind)
+    process = start(tmp_path, *options)
+    begun = {
+        "train": lambda: list(tmp_path.glob("checkpoints/*/state.safetensors")),
+        "sample": lambda: len(shards(tmp_path, "samples")) > 20,
+        "describe": lambda: len(shards(tmp_path, "features")) > 10,
+    }
+    wait_for(begun[stage], process)
+    for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+        with contextlib.suppress(psutil.Error):
+            each.send_signal(signal.SIGINT)  # as a terminal does
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "the same command goes on from here" in text
+    assert "Traceback" not in text
+    run(tmp_path, *options)
+    assert whole_files(tmp_path) == whole_files(reference)
 
 
 @pytest.mark.parametrize("stage", ["train", "sample"])
