@@ -143,7 +143,8 @@ class RayRuntime:
         """Leave the cluster, or stop the local Ray and delete its files."""
         if not self._started:
             return
-        sys.modules["ray"].shutdown()
+        with _signals_given_back():
+            sys.modules["ray"].shutdown()
         self._started = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -208,7 +209,7 @@ def _join(address: str) -> None:
 
 @contextlib.contextmanager
 def _signals_given_back() -> Iterator[None]:
-    """Give SIGTERM and SIGINT back: Ray takes them when it starts, in Python and in its core.
+    """Give SIGTERM and SIGINT back: Ray takes them when it starts and when it ends, in Python and in its core.
 
     A signal that arrives meanwhile ends up in Ray's own handler, which exits with its number: it is sent
     again, to the handler of before.
@@ -216,9 +217,10 @@ def _signals_given_back() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield
-    except SystemExit as stop:
+    except BaseException as stop:
+        signal.alarm(0)  # where Ray's core sees SIGTERM, it sets one that aborts after three seconds
         _restore_signals(handlers)
-        if stop.code in _SIGNALS:
+        if isinstance(stop, SystemExit) and stop.code in _SIGNALS:
             signal.raise_signal(stop.code)
         raise
     finally:

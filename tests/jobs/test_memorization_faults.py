@@ -102,6 +102,22 @@ def test_a_signal_while_ray_starts_stops_as_at_any_other_time(tmp_path: Path, nu
     assert "the same command goes on from here" in text
 
 
+def test_sigterm_while_results_are_written_is_heard_although_ray_has_ended(
+    longer: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    """Ray's end takes the handler away."""
+    reference, options = longer
+    shutil.copytree(reference / "artifacts", tmp_path / "artifacts")
+    shutil.rmtree(next((tmp_path / "artifacts" / "samples").iterdir()))  # so that Ray starts
+    process = start(tmp_path, *options)
+    wait_for(lambda: list(tmp_path.glob("memorization/*/*")), process)
+    process.terminate()
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, text
+    assert "the same command goes on from here" in text
+    assert "complete" not in run(tmp_path, *options)
+
+
 @pytest.mark.parametrize("stage", ["train", "sample", "describe"])
 def test_ctrl_c_reaches_every_process_and_the_next_run_ends_as_if_nothing_had_been(
     longer: tuple[Path, tuple[str, ...]], tmp_path: Path, stage: str
