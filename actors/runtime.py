@@ -209,7 +209,7 @@ def _join(address: str) -> None:
 
 @contextlib.contextmanager
 def _signals_given_back() -> Iterator[None]:
-    """Give SIGTERM and SIGINT back: Ray takes them when it starts and when it ends, in Python and in its core.
+    """Give SIGTERM and SIGINT back: Ray takes them when it starts and ends, in Python and in its core.
 
     A signal that arrives meanwhile ends up in Ray's own handler, which exits with its number: it is sent
     again, to the handler of before.
@@ -218,7 +218,9 @@ def _signals_given_back() -> Iterator[None]:
     try:
         yield
     except BaseException as stop:
-        signal.alarm(0)  # where Ray's core sees SIGTERM, it sets one that aborts after three seconds
+        signal.alarm(
+            0
+        )  # where Ray's core sees SIGTERM, it sets one that aborts after three seconds
         _restore_signals(handlers)
         if isinstance(stop, SystemExit) and stop.code in _SIGNALS:
             signal.raise_signal(stop.code)
