@@ -37,6 +37,15 @@ class Shard:
         return positions + self._start, squared
 
 
+def share(count: int, units: int) -> float:
+    """CPUs or GPUs that each of ``count`` actors asks for, so that ``units`` of them have room for all.
+
+    A divisor of one: 2/3 of a GPU would leave a third of each that nobody can use, and the last actor waiting
+    for ever. With no units yet, actors ask for whole ones.
+    """
+    return 1.0 / -(-count // units) if units else 1.0
+
+
 class ShardedSearch:
     """``nearest`` on several actors; the references of the last call stay with them.
 
@@ -80,11 +89,9 @@ class ShardedSearch:
         ray = self._runtime.start()
         on_gpu = self._device == "gpu" or (self._device == "auto" and self._runtime.gpus > 0)
         count = min(self._shards, len(references))
-        # Less than one CPU each, so that more shards than CPUs wait for none.
-        share = min(1.0, self._runtime.cpus / count)
         remote = ray.remote(Shard).options(
-            num_cpus=0 if on_gpu else share,
-            num_gpus=min(1.0, self._runtime.gpus / count or 1.0) if on_gpu else 0,
+            num_cpus=0 if on_gpu else share(count, self._runtime.cpus),
+            num_gpus=share(count, int(self._runtime.gpus)) if on_gpu else 0,
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RESTARTS,
         )

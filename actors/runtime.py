@@ -62,13 +62,12 @@ class RayRuntime:
             RuntimeError: if ray was imported before a local Ray could be made private.
         """
         if not self._started:
-            handlers = {number: signal.getsignal(number) for number in _SIGNALS}
             address = os.environ.get("RAY_ADDRESS", "local")
-            if address == "local":
-                self._start_local()
-            else:
-                _join(address)
-            _restore_signals(handlers)
+            with _signals_given_back():
+                if address == "local":
+                    self._start_local()
+                else:
+                    _join(address)
             self._started = True
         return sys.modules["ray"]
 
@@ -144,7 +143,8 @@ class RayRuntime:
         """Leave the cluster, or stop the local Ray and delete its files."""
         if not self._started:
             return
-        sys.modules["ray"].shutdown()
+        with _signals_given_back():
+            sys.modules["ray"].shutdown()
         self._started = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -207,8 +207,29 @@ def _join(address: str) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def _signals_given_back() -> Iterator[None]:
+    """Give SIGTERM and SIGINT back: Ray takes them when it starts and ends, in Python and in its core.
+
+    A signal that arrives meanwhile ends up in Ray's own handler, which exits with its number: it is sent
+    again, to the handler of before.
+    """
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    except BaseException as stop:
+        signal.alarm(
+            0
+        )  # where Ray's core sees SIGTERM, it sets one that aborts after three seconds
+        _restore_signals(handlers)
+        if isinstance(stop, SystemExit) and stop.code in _SIGNALS:
+            signal.raise_signal(stop.code)
+        raise
+    finally:
+        _restore_signals(handlers)
+
+
 def _restore_signals(handlers: dict[signal.Signals, Any]) -> None:
-    """Give SIGTERM and SIGINT back: Ray takes them when it starts, in Python and in its core."""
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             if handler is not None:

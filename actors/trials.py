@@ -84,7 +84,7 @@ def run_trials(
     # A trial that died is started again, and one that cannot go on raises below: no tracebacks.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray.air").setLevel(logging.CRITICAL)
-    stopped: list[str] = []
+    stopped, failed = list[str](), list[int]()
     device = "cuda" if gpus_each else "cpu"
 
     def body(config: dict[str, int], root: str, trials: list[T]) -> None:
@@ -102,18 +102,28 @@ def run_trials(
             run_config=tune.RunConfig(
                 storage_path=folder,
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-                callbacks=[listener(on_report, stopped)],
+                callbacks=[listener(on_report, stopped, failed)],
                 verbose=0,
             ),
         ).fit()
     if stopped:
         raise RegimesError(stopped[0])
-    for error in results.errors:
-        raise RuntimeError(f"a training trial failed {MAX_FAILURES + 1} times in a row") from error
+    if failed:
+        names = ", ".join(_name(trials[number]) for number in sorted(failed))
+        raise RuntimeError(
+            f"{names}: failed {MAX_FAILURES + 1} times in a row"
+        ) from results.errors[0]
 
 
-def listener(on_report: OnReport, stopped: list[str]) -> Any:
-    """What Tune tells of trials: points of curves, reasons to stop, failures.
+def _name(trial: object) -> str:
+    """What a trial makes, in words."""
+    parts = list(trial) if isinstance(trial, (list, tuple)) else [trial]
+    first = str(getattr(parts[0], "label", f"a trial of {type(parts[0]).__name__}"))
+    return first if len(parts) == 1 else f"{first} and {len(parts) - 1} more"
+
+
+def listener(on_report: OnReport, stopped: list[str], failed: list[int]) -> Any:
+    """What Tune tells of trials: points of curves, reasons to stop, failures, and those for good.
 
     Tune counts all failures of a trial, and on nodes that come and go a long training has many. Here a
     trial that gets further than it ever was may fail as often again.
@@ -147,6 +157,7 @@ def listener(on_report: OnReport, stopped: list[str]) -> Any:
             self, iteration: int, trials: list[Any], trial: Any, **info: Any
         ) -> None:
             self.on_trial_recover(iteration, trials, trial)
+            failed.append(trial.config["trial"])
 
         def on_trial_recover(
             self, iteration: int, trials: list[Any], trial: Any, **info: Any

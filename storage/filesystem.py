@@ -141,6 +141,14 @@ class Location:
             ) from error
 
     def _write_local(self, name: str, content: BinaryIO) -> None:
+        try:
+            self._copy_local(name, content)
+        except (
+            FileNotFoundError
+        ):  # another run has removed the folder meanwhile, as it does checkpoints
+            self._copy_local(name, content)
+
+    def _copy_local(self, name: str, content: BinaryIO) -> None:
         content.seek(0)
         with self._renamed(name) as stream:
             shutil.copyfileobj(content, stream, _SPOOL_BYTES)

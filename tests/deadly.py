@@ -1,9 +1,11 @@
-"""A descriptor that no process survives which describes a certain image, for tests."""
+"""A descriptor that no process survives which describes a certain image, and a trial that always fails."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,3 +23,19 @@ def describe(images: torch.Tensor) -> torch.Tensor:
     if (images.numpy() == pixels()[DEADLY]).all((1, 2, 3)).any():
         os.kill(os.getpid(), signal.SIGKILL)
     return images.float().mean((1, 2))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a trial makes."""
+
+    label: str
+
+
+def work(
+    store: object, made: Labelled, device: str, report: Callable[[int, dict[str, float]], None]
+) -> None:
+    """The body of a trial; that of the label "bad" never gets anywhere."""
+    if made.label == "bad":
+        raise ValueError("no such luck")
+    report(1, {made.label: 1.0})

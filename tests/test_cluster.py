@@ -104,6 +104,40 @@ def test_clusters_pass_the_autoscalers_own_validation():
     assert done.returncode == 0, done.stderr
 
 
+LAUNCHED = """
+import sys, types, yaml
+from ray.autoscaler._private.util import prepare_config
+from ray.autoscaler.v2 import scheduler
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+from ray.autoscaler.v2.utils import ResourceRequestUtil
+config = AutoscalingConfig(prepare_config(yaml.safe_load(open(sys.argv[1]))), skip_content_hash=True)
+asked = [ResourceRequestUtil.make({"GPU": 1.0}) for _ in range(5)]
+request = scheduler.SchedulingRequest(
+    node_type_configs=config.get_node_type_configs(), disable_launch_config_check=True,
+    resource_requests=ResourceRequestUtil.group_by_count(asked),
+    cloud_resource_availabilities={kind: 0.0 for kind in sys.argv[2:]},
+    recoverable_resource_availabilities={kind: 0.0 for kind in sys.argv[2:]},
+)
+silent = types.SimpleNamespace(log_cluster_scheduling_update=lambda **_: None)
+for launch in scheduler.ResourceDemandScheduler(silent).schedule(request).to_launch:
+    print(launch.instance_type, launch.count)
+"""
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_nodes_at_full_price_start_only_where_spot_nodes_are_refused(name):
+    """By the scheduler that `ray up` uses, which takes kinds of equal priority in turn."""
+
+    def launched(*refused):
+        command = [sys.executable, "-c", LAUNCHED, str(ROOT / name), *refused]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return dict(line.split() for line in done.stdout.splitlines())
+
+    assert launched() == {"gpu_spot": "5"}
+    assert launched("gpu_spot")["gpu_on_demand"] == "2"
+
+
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_nodes_have_the_fields_of_their_provider_and_the_resources_of_their_machine(name):
     cluster = read(name)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import deadly
 import pytest
 from shared_ray import joined
 
 from regimes.actors import trials
-from regimes.actors.trials import MAX_FAILURES
+from regimes.actors.runtime import RayRuntime
+from regimes.actors.trials import MAX_FAILURES, run_trials
+from regimes.storage.artifacts import Store
 
 
 class Told:
@@ -18,8 +21,10 @@ class Told:
         self.slept, self.points = [], []
         monkeypatch.setattr(trials, "time", SimpleNamespace(sleep=self.slept.append))
         with joined():
-            self.listener = trials.listener(lambda *point: self.points.append(point), [])
-        self.trial = SimpleNamespace(trial_id="a", num_failures=0, max_failures=MAX_FAILURES)
+            self.listener = trials.listener(lambda *point: self.points.append(point), [], [])
+        self.trial = SimpleNamespace(
+            trial_id="a", num_failures=0, max_failures=MAX_FAILURES, config={"trial": 0}
+        )
 
     def point(self, step, label="loss"):
         result = {"config": {"trial": 0}, "step": step, "values": {label: 1.0}}
@@ -68,3 +73,23 @@ def test_another_model_of_the_trial_starts_at_its_own_beginning(told):
         assert told.fail()
     told.point(1, "second")
     assert told.fail()
+
+
+def test_a_trial_that_always_fails_is_named_when_the_others_are_done(monkeypatch, tmp_path):
+    monkeypatch.setattr(trials, "BACKOFF_S", 0.0)
+    points = []
+    with joined():
+        runtime = RayRuntime(2)
+        try:
+            with pytest.raises(RuntimeError, match=r"^bad: failed 4 times in a row") as caught:
+                run_trials(
+                    runtime,
+                    Store(str(tmp_path)),
+                    [deadly.Labelled(label) for label in ("good", "bad", "fine")],
+                    deadly.work,
+                    on_report=lambda *point: points.append(point),
+                )
+        finally:
+            runtime.close()
+    assert "no such luck" in str(caught.value.__cause__)
+    assert sorted(points) == [(0, 1, {"good": 1.0}), (2, 1, {"fine": 1.0})]

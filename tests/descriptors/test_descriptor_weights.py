@@ -165,6 +165,18 @@ def test_a_program_whose_hash_is_not_known_is_refused_as_weights(tmp_path):
         find_network(DescriptorOptions(descriptor="sscd-disc-large", download=False))
 
 
+def test_a_program_whose_hash_is_not_known_is_not_downloaded_but_may_be_put_into_the_cache(
+    server, cache
+):
+    file = WeightsFile(name="net.pt", url=f"{server.url}/whole", is_program=True)
+    with pytest.raises(BadDescriptor, match="a program of which no hash is known; download http"):
+        obtain(file)
+    assert server.asked == []
+    cache.mkdir(parents=True)
+    (cache / "net.pt").write_bytes(CONTENT)
+    assert obtain(file).sha256 == DIGEST
+
+
 def test_a_download_that_leads_away_from_encryption_is_refused(server, cache, monkeypatch):
     """The server is a plain one: what an https address would have led to."""
     found = urllib.request.urlopen(f"{server.url}/short")

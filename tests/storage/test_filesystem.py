@@ -174,6 +174,22 @@ class FullFilesystem:
         return FullDisk(path)
 
 
+def test_a_folder_that_another_run_removes_while_a_file_is_written_is_made_again(
+    tmp_path, monkeypatch
+):
+    """As a run does with the checkpoints of a training that it has finished."""
+    place, replace = Location(str(tmp_path / "folder")), os.replace
+
+    def removed_meanwhile(source, target):
+        monkeypatch.setattr(os, "replace", replace)
+        place.remove()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", removed_meanwhile)
+    place.write("a", b"1")
+    assert place.sizes() == {"a": 1}
+
+
 def test_full_disk_is_a_storage_failure_that_keeps_the_old_file(tmp_path):
     location = Location(str(tmp_path))
     location.write("a", b"the old one")

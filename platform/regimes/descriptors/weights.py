@@ -64,7 +64,7 @@ def cache_folder() -> Path:
 
 
 def obtain(file: WeightsFile, *, download: bool = True, timeout_s: float = TIMEOUT_S) -> Weights:
-    """A published file: from the cache, or downloaded into it.
+    """A published file: from the cache, or downloaded into it; never a program of which no hash is known.
 
     Args:
         file: which.
@@ -80,6 +80,8 @@ def obtain(file: WeightsFile, *, download: bool = True, timeout_s: float = TIMEO
     if not path.exists():
         if not download:
             raise _absent(file, path, "it is not in the cache")
+        if _is_unknown_program(file):
+            raise _absent(file, path, "it is a program of which no hash is known")
         _download(file, path, timeout_s)
     found = read_weights(path)
     if not found.sha256.startswith(file.prefix or ""):
@@ -103,9 +105,13 @@ def read_weights(path: str | Path) -> Weights:
         raise BadDescriptor(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def _is_unknown_program(file: WeightsFile) -> bool:
+    """Whether only the user can say that the file may run."""
+    return file.is_program and file.prefix is None
+
+
 def _absent(file: WeightsFile, path: Path, why: str) -> BadDescriptor:
-    unknown = file.is_program and file.prefix is None
-    other = "--descriptor torchscript:FILE" if unknown else "--weights FILE"
+    other = "--descriptor torchscript:FILE" if _is_unknown_program(file) else "--weights FILE"
     return BadDescriptor(
         f"{file.name}: weights are needed and {why}; download {file.url} and put it at {path}, or "
         f"pass {other}"
