@@ -16,8 +16,9 @@ from audited_sets import (
     planted,
     smooth_images,
 )
+from scipy.stats import binom
 
-from regimes.descriptors.pixels import WhitenedPixels
+from regimes.descriptors.pixels import WhitenedPixels, unit_rows
 from regimes.errors import ConfigError, DescriptorMismatch
 from regimes.scores.calibration import calibrate_threshold
 from regimes.scores.features import Features
@@ -185,6 +186,36 @@ def test_without_heldout_images_the_threshold_leaves_one_out():
     assert found.reference == "train"
     assert rates(found.is_copy)["noisy"] == 1
     assert not found.identical_real.any()
+
+
+def test_training_images_compared_with_one_another_accuse_nobody():
+    """The two closest have one similarity: new images are beyond with chance 2 / (N + 1), not 1 / (N + 1).
+
+    200 times 12 training and 500 new images of one law. By N independent similarities 17% of them copied.
+    """
+    accused, beyond, rng = 0, [], np.random.default_rng(0)
+    for _ in range(200):
+        train, new = (
+            Features(np.arange(n), unit_rows(rng.standard_normal((n, 8))), "d") for n in (12, 500)
+        )
+        copies = find_copies(
+            AuditSets(train=train, generated=new),
+            RULES,
+            np.arange(12),
+            lambda *a: np.zeros(1, bool),
+        )
+        accused += "so it copies" in " ".join(answer(copies))
+        beyond.append(float(copies.is_beyond.mean()))
+        assert copies.p_value.min() >= 2 / 13
+        np.testing.assert_array_equal(copies.is_beyond, copies.p_value < 2.5 / 13)
+    assert accused <= binom.ppf(0.999, 200, 0.05)
+    assert np.mean(beyond) == pytest.approx(2 / 13, abs=4 * np.std(beyond) / 200**0.5)
+    null = next(
+        s
+        for s in copy_scores(copies, AuditSets(train=train, generated=new))
+        if s.name == "beyond_real"
+    )
+    assert null.null == pytest.approx(2 / 13)
 
 
 def test_leave_one_out_does_not_see_an_images_own_flip():

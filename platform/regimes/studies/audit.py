@@ -144,6 +144,17 @@ class Copies:
         """Of the reference images that are not training images themselves."""
         return self.real.similarity[~self.identical_real]
 
+    def chance(self, hits: int) -> tuple[float, float]:
+        """How many of how many independent images the reference images count for, of which ``hits`` are hit.
+
+        Without held-out images each counts for half of one, and one of them for nothing. Two training
+        images that are nearest to one another have *one* similarity between them, so it is there twice;
+        and an image like the training images is one of their closest pair with chance 2 / (N + 1), not
+        1 / (N + 1).
+        """
+        count = len(self.real_similarity)
+        return (hits, count) if self.reference == "heldout" else (hits / 2, (count - 1) / 2)
+
     @property
     def is_copy(self) -> Flags:
         """Above the calibrated threshold, or equal in every pixel."""
@@ -172,12 +183,13 @@ class Copies:
     def p_value(self) -> Floats:
         """Chance that an image like the reference images is at least as similar, (M,).
 
-        (1 + #{reference >= similarity}) / (1 + #reference): valid for each image alone, if it is
-        exchangeable with the reference images.
+        (1 + #{reference >= similarity}) / (1 + #reference), of training images (2 + #) / (1 + #), see
+        ``chance``: valid for each image alone, if it is exchangeable with the reference images.
         """
         ordered = np.sort(self.real_similarity)
         at_least = len(ordered) - np.searchsorted(ordered, self.generated.similarity, "left")
-        return (1 + at_least) / (1 + len(ordered))
+        alone = 1 if self.reference == "heldout" else 2
+        return np.minimum(1.0, (alone + at_least) / (1 + len(ordered)))
 
     def rules_met(self) -> dict[str, Flags]:
         """Every rule that marks a generated image as a copy, strongest first."""
