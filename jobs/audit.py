@@ -2,6 +2,7 @@
 
 python jobs/audit.py --train cifar10.zip --generated samples/ --heldout cifar10-test.zip
 python jobs/audit.py --train A --generated B --heldout C --descriptor sscd-disc-mixup --count-flips
+python jobs/audit.py --train A --generated B --heldout C --fail-on copies    # exit status 3 if so
 python jobs/audit.py --train A --generated B --descriptor torchscript:my_descriptor.pt --output results
 """
 
@@ -18,11 +19,15 @@ from regimes.actors.neighbours import ShardedSearch
 from regimes.actors.runtime import RayRuntime
 from regimes.errors import ConfigError
 from regimes.jobs.support import console
-from regimes.jobs.support.audit import AuditedSets, AuditExperiment, AuditOptions
-from regimes.jobs.support.audit_cost import print_plan
-from regimes.jobs.support.audit_features import MIRRORED, AuditFeatures
-from regimes.jobs.support.audit_gallery import Gallery, pixel_comparison
-from regimes.jobs.support.audit_results import Audited, AuditResults
+from regimes.jobs.support.audit.cost import print_plan
+from regimes.jobs.support.audit.experiment import (
+    AuditedSets,
+    AuditExperiment,
+    AuditFeatures,
+    AuditOptions,
+)
+from regimes.jobs.support.audit.gallery import Gallery, pixel_comparison
+from regimes.jobs.support.audit.results import Audited, AuditResults
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR
 from regimes.jobs.support.console import Stage
 from regimes.jobs.support.described_sets import (
@@ -31,12 +36,17 @@ from regimes.jobs.support.described_sets import (
     plain_images,
     set_lines,
 )
+from regimes.jobs.support.set_features import MIRRORED
 from regimes.scores.approximate import ApproximateSearch
 from regimes.scores.neighbours import Search, nearest
 from regimes.storage.artifacts import Store
 from regimes.studies.audit import AuditSets, find_copies
+from regimes.studies.audit_alarms import ALARMS
 from regimes.studies.audit_metrics import NUM_METRIC_STEPS, Limits, all_scores, duplicate_groups
 from regimes.words import counted
+
+FAILED = 3
+"""Exit status where copies were found that were not to be."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +85,17 @@ def _main(argv: Sequence[str] | None) -> int:
         finally:
             runtime.close()
     results.print_summary()
-    return 0
+    return _gate(results, run)
+
+
+def _gate(results: AuditResults, run: AuditOptions) -> int:
+    """The exit status that was asked for, with its reasons."""
+    found = results.alarms()
+    watched = {"nothing": (), "exact": ("exact",), "copies": ALARMS}[run.fail_on]
+    reasons = [found[rule] for rule in watched if rule in found]
+    for reason in reasons:
+        print(f"failed: --fail-on {run.fail_on}: {reason}", file=sys.stderr)
+    return FAILED if reasons else 0
 
 
 def _check_search(experiment: AuditExperiment, run: AuditOptions) -> None:

@@ -16,10 +16,10 @@ from regimes.actors.runtime import RayRuntime
 from regimes.classifiers.sets import arms_of
 from regimes.errors import BadSource
 from regimes.jobs.support import console
-from regimes.jobs.support.classifier import ClassifierOptions, read_command
-from regimes.jobs.support.classifier_plan import ClassifierPlan, make_plan, print_plan
-from regimes.jobs.support.classifier_results import ClassifierResults
-from regimes.jobs.support.classifier_sources import open_sources
+from regimes.jobs.support.classifier.experiment import ClassifierOptions, read_command
+from regimes.jobs.support.classifier.plan import ClassifierPlan, make_plan, print_plan
+from regimes.jobs.support.classifier.results import ClassifierResults
+from regimes.jobs.support.classifier.sources import open_sources
 from regimes.jobs.support.console import Stage
 from regimes.storage.artifacts import Store
 from regimes.storage.classifiers import CurvePoint, classifier_checkpoint, import_pretrained

@@ -19,7 +19,7 @@ from regimes.checkpoints.summary import config_json, summarize
 from regimes.denoisers.unet.build import UNetDenoiser
 from regimes.errors import BadCheckpoint, ConfigError, StorageFailure
 from regimes.jobs.support import console
-from regimes.jobs.support.dataset_zip import convert_images
+from regimes.jobs.support.convert.dataset_zip import convert_images
 from regimes.storage.filesystem import Location
 
 SUFFIX, DATASET = ".safetensors", ".zip"

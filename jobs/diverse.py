@@ -27,17 +27,17 @@ from regimes.jobs.support.described_sets import (
     plain_images,
     set_lines,
 )
-from regimes.jobs.support.diverse import (
+from regimes.jobs.support.diverse.cost import print_plan
+from regimes.jobs.support.diverse.experiment import (
     DiverseExperiment,
     DiverseFeatures,
     OpenDiverseSets,
     compared,
     unit_label,
 )
-from regimes.jobs.support.diverse_cost import print_plan
-from regimes.jobs.support.diverse_maps import Maps
-from regimes.jobs.support.diverse_results import Diverse, DiverseResults, default_name
-from regimes.jobs.support.diverse_sampling import (
+from regimes.jobs.support.diverse.maps import Maps
+from regimes.jobs.support.diverse.results import Diverse, DiverseResults, default_name
+from regimes.jobs.support.diverse.sampling import (
     SampledSets,
     make_samples,
     print_sampling_plan,

@@ -28,7 +28,7 @@ from regimes.gaussians.fit import FitConfig
 from regimes.gaussians.quantisation import QuantisationError
 from regimes.jobs.support import console
 from regimes.jobs.support.console import Execution, Stage, duration
-from regimes.jobs.support.exports import (
+from regimes.jobs.support.generate.exports import (
     ExportRecipe,
     Format,
     check_target,

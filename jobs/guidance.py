@@ -21,9 +21,9 @@ from regimes.errors import ConfigError
 from regimes.jobs.support import console
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR
 from regimes.jobs.support.console import RunOptions, Stage
-from regimes.jobs.support.guidance import GuidancePlan
-from regimes.jobs.support.guidance_experiment import PRESETS
-from regimes.jobs.support.guidance_results import GuidanceResults, print_plan, seconds_words
+from regimes.jobs.support.guidance.experiment import PRESETS
+from regimes.jobs.support.guidance.results import GuidanceResults, print_plan, seconds_words
+from regimes.jobs.support.guidance.sweep import GuidancePlan
 from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import TrainedRecipe, load_denoiser, num_steps
 from regimes.storage.descriptors import fit_descriptor, import_weights, load_descriptor

@@ -22,7 +22,7 @@ from regimes.images.sources import ImageSource
 from regimes.jacobians.linearization import Linearization
 from regimes.jobs.support import console
 from regimes.jobs.support.console import RunOptions, Stage, duration
-from regimes.jobs.support.jacobian import (
+from regimes.jobs.support.jacobian.experiment import (
     JacobianExperiment,
     image_recipe,
     import_models,
@@ -30,7 +30,7 @@ from regimes.jobs.support.jacobian import (
     recipes,
     source_of,
 )
-from regimes.jobs.support.jacobian_results import JacobianResults, Linearised
+from regimes.jobs.support.jacobian.results import JacobianResults, Linearised
 from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import Loaded
 from regimes.storage.images import ImagesRecipe, decode_source, ingest

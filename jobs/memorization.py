@@ -28,15 +28,15 @@ from regimes.jobs.support.chosen_descriptor import (
     check_whitening,
 )
 from regimes.jobs.support.console import RunOptions, Stage
-from regimes.jobs.support.cost import print_plan
-from regimes.jobs.support.evidence import read_evidence
-from regimes.jobs.support.experiments import (
+from regimes.jobs.support.memorization.cost import print_plan
+from regimes.jobs.support.memorization.evidence import read_evidence
+from regimes.jobs.support.memorization.experiment import (
     MemorizationExperiment,
     MLPExperiment,
     NetworkExperiment,
 )
-from regimes.jobs.support.grid import MemorizationGrid
-from regimes.jobs.support.results import Results
+from regimes.jobs.support.memorization.grid import MemorizationGrid
+from regimes.jobs.support.memorization.results import Results
 from regimes.samplers.edm import SamplerConfig
 from regimes.storage import features, samples
 from regimes.storage.artifacts import Store

@@ -18,8 +18,8 @@ from regimes.actors.molrg import complete
 from regimes.actors.runtime import RayRuntime
 from regimes.jobs.support import console
 from regimes.jobs.support.console import RunOptions, Stage, duration
-from regimes.jobs.support.molrg import PRESETS, Grid, MoLRGExperiment, make_grid
-from regimes.jobs.support.molrg_results import MoLRGResults
+from regimes.jobs.support.molrg.experiment import PRESETS, Grid, MoLRGExperiment, make_grid
+from regimes.jobs.support.molrg.results import MoLRGResults
 from regimes.storage.artifacts import Store
 from regimes.storage.molrg import MeasuresRecipe, PointMeasures, read_measures
 from regimes.studies.molrg import (

@@ -21,10 +21,13 @@ from regimes.images.pixels import Images
 from regimes.images.sources import ImageSource, load_images, open_source
 from regimes.jobs.support import console
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
-from regimes.jobs.support.comparison import ReproducibilityExperiment, fitted_descriptor
-from regimes.jobs.support.comparison_cost import print_plan
-from regimes.jobs.support.comparison_results import Compared, ComparisonResults
 from regimes.jobs.support.console import RunOptions, Stage
+from regimes.jobs.support.reproducibility.cost import print_plan
+from regimes.jobs.support.reproducibility.experiment import (
+    ReproducibilityExperiment,
+    fitted_descriptor,
+)
+from regimes.jobs.support.reproducibility.results import Compared, ComparisonResults
 from regimes.jobs.support.sample_sets import (
     ModelSet,
     Sampling,

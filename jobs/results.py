@@ -17,8 +17,10 @@ import pyarrow as pa
 import tyro
 
 from regimes.errors import ConfigError
-from regimes.jobs.support import browsing, compared_runs, console
-from regimes.jobs.support.browsing import Run
+from regimes.jobs.support import console
+from regimes.jobs.support.browsing import comparison, runs
+from regimes.jobs.support.browsing.listing import listing
+from regimes.jobs.support.browsing.runs import Run
 from regimes.jobs.support.console import OUTPUT
 from regimes.storage.filesystem import Location
 from regimes.words import counted
@@ -52,7 +54,7 @@ class Browse:
         if self.images and self.run is None:
             raise ConfigError("--images: of one run; pass --run NAME too")
         if self.export is not None:
-            browsing.check_format(self.export)
+            runs.check_format(self.export)
 
     @property
     def root(self) -> Location:
@@ -77,19 +79,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     (asked,) = console.read_options(argv, [Browse()], job="results", about=__doc__ or "")
-    runs = browsing.find_runs(asked.root)
+    found = runs.find_runs(asked.root)
     if asked.compare is not None:
-        shown = _comparison(*(browsing.choose(runs, name) for name in asked.compare))
+        shown = _comparison(*(runs.choose(found, name) for name in asked.compare))
     elif asked.run is not None:
-        shown = _one(browsing.choose(runs, asked.run), images=asked.images)
+        shown = _one(runs.choose(found, asked.run), images=asked.images)
     else:
-        note = f"{counted(len(runs), 'run')} in {asked.root.uri}; --run NAME shows the table of one"
-        table = browsing.listing(runs)
+        note = (
+            f"{counted(len(found), 'run')} in {asked.root.uri}; --run NAME shows the table of one"
+        )
+        table = listing(found)
         shown = _Shown(f"Runs in {asked.root.uri}", note, table, table)
     if asked.export is None:
         _print(shown)
     else:
-        browsing.export(shown.whole, asked.export, shown.title, shown.note)
+        runs.export(shown.whole, asked.export, shown.title, shown.note)
         print(f"{counted(shown.whole.num_rows, 'row')} in {asked.export}")
     print(shown.note)
     return 0
@@ -106,18 +110,18 @@ def _one(run: Run, *, images: bool) -> _Shown:
 
 def _comparison(first: Run, second: Run) -> _Shown:
     """The numbers of two runs that differ; all of them in a file."""
-    found = compared_runs.compare(first, second)
+    found = comparison.compare(first, second)
     title = f"{first.label} and {second.label}"
     return _Shown(title, found.note, found.changed, found.table)
 
 
 def _print(shown: _Shown) -> None:
-    most = browsing.SHOWN_ROWS if sys.stdout.isatty() else None
+    most = runs.SHOWN_ROWS if sys.stdout.isatty() else None
     if shown.table.num_rows:
-        print(browsing.as_text(shown.table, most))
+        print(runs.as_text(shown.table, most))
     equal = shown.whole.num_rows - shown.table.num_rows
     if equal:
-        print(f"{counted(equal, 'equal number')} left out; {browsing.EXPORT_ALL}")
+        print(f"{counted(equal, 'equal number')} left out; {runs.EXPORT_ALL}")
 
 
 if __name__ == "__main__":

@@ -25,15 +25,15 @@ from regimes.images.sources import ImageSource, load_labels
 from regimes.jobs.support import console
 from regimes.jobs.support.console import RunOptions, Stage, duration
 from regimes.jobs.support.sample_sets import open_images
-from regimes.jobs.support.spectrum import (
+from regimes.jobs.support.spectrum.classifiers import compare_classifiers, num_trainings
+from regimes.jobs.support.spectrum.experiment import (
     PIXELS,
     TRAINED,
     SpectrumExperiment,
     SpectrumFeatures,
     SpectrumSets,
 )
-from regimes.jobs.support.spectrum_classifiers import compare_classifiers, num_trainings
-from regimes.jobs.support.spectrum_results import Measured, SpectrumResults
+from regimes.jobs.support.spectrum.results import Measured, SpectrumResults
 from regimes.samplers.config import SamplerConfig
 from regimes.spectra.rows import Rows, pixel_rows
 from regimes.storage.artifacts import Store

@@ -19,7 +19,7 @@ from regimes.actors.training import train_distributed
 from regimes.errors import ConfigError
 from regimes.jobs.support import console
 from regimes.jobs.support.console import Stage
-from regimes.jobs.support.training import (
+from regimes.jobs.support.train.experiment import (
     Plan,
     RunRecipe,
     TrainExperiment,

@@ -16,14 +16,14 @@ import sys
 from collections.abc import Sequence
 
 from regimes.jobs.support import console
-from regimes.jobs.support.tutorial import (
+from regimes.jobs.support.tutorial.experiment import (
     SAMPLES,
     Name,
     TutorialExperiment,
     TutorialRun,
     run_lesson,
 )
-from regimes.jobs.support.tutorial_results import TutorialResults
+from regimes.jobs.support.tutorial.results import TutorialResults
 
 
 def main(argv: Sequence[str] | None = None) -> int:

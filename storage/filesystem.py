@@ -187,6 +187,14 @@ class Location:
             if i.type == pafs.FileType.File and ".tmp-" not in i.base_name
         }
 
+    def times(self) -> dict[str, float | None]:
+        """When every file directly in the folder was written, in seconds since 1970 where it is known."""
+        return {
+            i.base_name: None if i.mtime_ns is None else i.mtime_ns / 1e9
+            for i in self._list()
+            if i.type == pafs.FileType.File and ".tmp-" not in i.base_name
+        }
+
     def sweep(self) -> None:
         """Delete the temporary files that processes which were killed left in the folder long ago."""
         if self.is_local:

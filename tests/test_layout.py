@@ -60,6 +60,17 @@ def test_imports_run_one_way(room, forbidden):
     assert wrong == []
 
 
+def test_what_jobs_share_knows_no_job():
+    shared = list((ROOT / "jobs" / "support").glob("*.py"))
+    rooms = {path.parent.name for path in (ROOT / "jobs" / "support").glob("*/__init__.py")}
+    assert len(shared) >= 5
+    assert {"audit", "memorization"} <= rooms
+    for path in shared:
+        modules = set(imported_modules(path.read_text()))
+        parts = {m.split(".")[3] for m in modules if m.startswith("regimes.jobs.support.")}
+        assert not parts & rooms, path
+
+
 def test_library_files_are_those_of_the_library():
     names = {f.relative_to(LIBRARY).as_posix() for f in python_files("regimes")}
     assert {"noise.py", "scores/result.py", "studies/verdict.py"} <= names

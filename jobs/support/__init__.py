@@ -1,1 +1,1 @@
-"""What all jobs share: command line, progress, the grid of recipes, and the result folder."""
+"""What jobs share: command line, progress, image sets, result folders. Below: a room per job."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from regimes.images.pixels import Images, with_channels
-from regimes.jobs.support.audit_features import MIRRORED, SetFeatures
+from regimes.jobs.support.set_features import MIRRORED, SetFeatures
 from regimes.report.reproducibility import SetLine
 from regimes.scores.features import Features
 

@@ -27,7 +27,7 @@ from regimes.images.pixels import to_float
 from regimes.images.sources import open_source
 from regimes.jobs.memorization import PRESETS
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
-from regimes.jobs.support.grid import MemorizationGrid
+from regimes.jobs.support.memorization.grid import MemorizationGrid
 from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import TrainedRecipe, train
 from regimes.storage.images import ImagesRecipe, decode_source, ingest

@@ -45,6 +45,42 @@ def test_heatmaps_write_every_cell_into_its_field(study):
     assert png_bytes(figure) == png_bytes(figure)
 
 
+@pytest.mark.parametrize("lower_is_better", [False, True])
+def test_bright_fields_are_the_good_ones_and_numbers_can_be_read_on_them(study, lower_is_better):
+    figure = figures.heatmaps(
+        study,
+        lambda f: f.scores.quality.value,
+        title="t",
+        unit="u",
+        lower_is_better=lower_is_better,
+    )
+    fields = []
+    for panel in (a for a in figure.axes if a.images):
+        image = panel.images[0]
+        table = np.asarray(image.get_array()).ravel()
+        light = image.cmap(image.norm(table))[:, :3].mean(-1)
+        fields += zip(table, light, [t.get_color() == "white" for t in panel.texts], strict=True)
+    _, light, white = map(np.array, zip(*sorted(fields), strict=True))
+    assert (np.diff(light) * (-1 if lower_is_better else 1) >= 0).all()
+    assert light[white].max() < light[~white].min()
+
+
+def test_intervals_of_shares_end_at_100_percent(rng):
+    cells = {}
+    for factor in (0, 1):
+        names = ("rbf", "linear") if factor else ("none", "none")
+        key = CellKey(factor=factor, s_churn=0, group_size=4, kernel=names[0], strength=names[1])
+        modes = rng.integers(0, 4, (20, 4))
+        modes[0, 0] = -1
+        cells[key] = CellData(modes=modes, quality=rng.random((20, 4)), seconds=1.0)
+    study = study_guidance(cells, [0.25] * 4, mode_names=list("abcd"), tolerance=Tolerance())
+    axes = figures.pareto(study, title="t", by="accepted").axes[0]
+    bars = [bar for c in axes.collections for bar in c.get_segments()]
+    across = np.array([bar[:, 0] for bar in bars if bar[0, 1] == bar[1, 1]])
+    error = 196 * study.findings[0].scores.inliers.error
+    np.testing.assert_allclose(across, [[98.75 - error, 100]] * 2)
+
+
 def test_pareto_has_a_line_per_row_from_the_baseline_on(study):
     figure = figures.pareto(study, title="t", by="accepted")
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]

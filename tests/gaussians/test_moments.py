@@ -36,7 +36,7 @@ def test_merging_is_adding_rows_in_any_order(x):
 
 
 def test_tiles_cover_the_matrix(monkeypatch, x):
-    monkeypatch.setattr("regimes.gaussians.moments._TILE", 7)
+    monkeypatch.setattr("regimes.spectra.triangles._TILE", 7)
     found = StreamedMoments.of(Rows(values=x)).scatter
     np.testing.assert_allclose(found, 256 * np.cov(x, rowvar=False), rtol=0, atol=1e-7)
     assert (found == found.T).all()

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 from job_runs import artifact_bytes, shards, start, workers
+from made_networks import tiny_script
 
 VICTIMS = {
     "trial": r"^ray::(ImplicitFunc|.*trial)",
@@ -88,10 +89,12 @@ def main() -> None:
     """The numbers of LOG.md."""
     base = Path(sys.argv[1])
     samples, kills, seed = map(int, sys.argv[2:5] or (SAMPLES, KILLS, 1))
+    base.mkdir(parents=True, exist_ok=True)
     each = samples // MODELS
-    options = (
+    options = (  # each stage long enough to be hit several times
         "--num-samples", str(each), "--seeds-per-unit", str(min(125, each)), "--steps", "6000", "4500",
-        "--sampler.num-steps", "300",
+        "--sampler.num-steps", "300", "--descriptor", f"torchscript:{tiny_script(base / 'tiny.pt')}",
+        "--resize", "skew-400",
     )  # fmt: skip
     began = time.monotonic()
     run_disturbed(base / "calm", options, kills=0, pause_s=1)

@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 from shared_ray import joined
 
-from regimes.jobs.support.browsing import find_runs
-from regimes.jobs.support.compared_runs import compare
+from regimes.jobs.support.browsing.comparison import compare
+from regimes.jobs.support.browsing.runs import find_runs
 from regimes.storage.filesystem import Location
 
 ROOT = Path(__file__).parents[2]

@@ -22,9 +22,8 @@ from regimes.descriptors.options import DescriptorOptions
 from regimes.errors import BadSource
 from regimes.images.writing import encode_png
 from regimes.jobs import audit
-from regimes.jobs.support.audit import AuditedSets, AuditExperiment
-from regimes.jobs.support.audit_features import AuditFeatures
-from regimes.jobs.support.audit_results import default_name
+from regimes.jobs.support.audit.experiment import AuditedSets, AuditExperiment, AuditFeatures
+from regimes.jobs.support.audit.results import default_name
 from regimes.jobs.support.console import Stage
 from regimes.scores.result import wilson_interval
 from regimes.storage.artifacts import Store
@@ -162,6 +161,19 @@ def test_a_second_run_computes_nothing_and_other_options_are_refused(audited, ca
     assert {p: p.read_bytes() for p in results(audited).rglob("*.*")} == before
 
 
+@pytest.mark.parametrize(("fail_on", "reasons"), [("exact", 1), ("copies", 3)])
+def test_copies_that_were_not_to_be_end_it_with_status_3(audited, capsys, fail_on, reasons):
+    options = json.loads((audited / "options.json").read_text())
+    assert run(audited, *options, "--manifold-images", "300", "--fail-on", fail_on) == 3
+    said = capsys.readouterr()
+    assert said.out.startswith("complete: nothing to compute")
+    lines = said.err.splitlines()
+    assert len(lines) == reasons
+    assert lines[0] == (
+        f"failed: --fail-on {fail_on}: 100 generated images equal a training image in every pixel"
+    )
+
+
 def test_features_of_an_interrupted_run_are_kept(tmp_path, capsys):
     options = (
         "--train", save(tmp_path / "t.npy", TRAIN[:150]),
@@ -189,7 +201,8 @@ def test_real_images_do_not_alarm(tmp_path):
         "--generated", save(tmp_path / "g.npy", TRAIN[500:]),
         "--heldout", save(tmp_path / "h.npy", HELDOUT),
     )  # fmt: skip
-    assert run(tmp_path, *files, *FEW) == 0
+    assert run(tmp_path, *files, *FEW, "--fail-on", "copies") == 0
+    assert scores(tmp_path)["alarms"] == {}
     found = metrics(tmp_path)
     assert found["memorized"]["low"] < 0.05 < found["memorized"]["high"]
     assert found["identical"]["value"] == found["ratio"]["value"] == 0

@@ -10,9 +10,9 @@ from PIL import Image
 
 from regimes.errors import ConfigError, RegimesError
 from regimes.images.sources import load_images
-from regimes.jobs.support.classifier import PRESETS, ClassifierExperiment
-from regimes.jobs.support.classifier_plan import make_plan
-from regimes.jobs.support.classifier_sources import (
+from regimes.jobs.support.classifier.experiment import PRESETS, ClassifierExperiment
+from regimes.jobs.support.classifier.plan import make_plan
+from regimes.jobs.support.classifier.sources import (
     ClosedFormSource,
     groups_of,
     labels_of,
@@ -261,7 +261,7 @@ def test_images_too_large_for_a_closed_form_are_refused(tmp_path):
 
 
 def test_presets_can_be_run_and_unknown_ones_cannot():
-    from regimes.jobs.support.classifier import read_command
+    from regimes.jobs.support.classifier.experiment import read_command
 
     assert read_command([], "")[0] == "digits"
     name, e, _ = read_command(["--real", "a", "--generated", "b"], "")

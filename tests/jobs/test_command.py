@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import zipfile
@@ -19,7 +20,8 @@ def test_without_arguments_it_lists_every_job(capsys: pytest.CaptureFixture[str]
     scripts = {p.stem for p in (ROOT / "jobs").glob("*.py") if not p.stem.startswith("_")}
     assert scripts == set(command.names())
     for name in scripts:
-        assert f"  {name} " in listed
+        about = importlib.import_module(f"regimes.jobs.{name}").__doc__
+        assert f"  {name:<17}{about.splitlines()[0]}\n" in listed
 
 
 def test_an_unknown_job_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,7 +34,7 @@ def test_an_unknown_job_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_field_of_the_experiment_is_an_option() -> None:
     import dataclasses
 
-    from regimes.jobs.support.experiments import MLPExperiment
+    from regimes.jobs.support.memorization.experiment import MLPExperiment
 
     text = subprocess.run(
         [sys.executable, str(ROOT / "jobs" / "memorization.py"), "--help"],

@@ -22,8 +22,8 @@ from sklearn.manifold import TSNE
 from regimes.descriptors.pixels import Pixels
 from regimes.images.writing import encode_png
 from regimes.jobs import diverse
-from regimes.jobs.support.diverse import DiverseExperiment, OpenDiverseSets
-from regimes.jobs.support.diverse_results import default_name, file_names, image_folders
+from regimes.jobs.support.diverse.experiment import DiverseExperiment, OpenDiverseSets
+from regimes.jobs.support.diverse.results import default_name, file_names, image_folders
 from regimes.scores.result import wilson_interval
 
 REAL, HELDOUT = smooth_images(400, 1), smooth_images(200, 2)
@@ -240,7 +240,7 @@ def test_maps_are_kept_by_a_run_that_was_stopped(published, monkeypatch):
     before = (results(published) / "scores.parquet").read_bytes()
     made = []
     monkeypatch.setattr(
-        "regimes.jobs.support.diverse_maps.tsne",
+        "regimes.jobs.support.diverse.maps.tsne",
         lambda rows, seed, library: made.append((rows.shape, seed, library)) or tsne_of(rows, seed),
     )
     (results(published) / "manifest.json").unlink()

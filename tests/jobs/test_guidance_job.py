@@ -14,9 +14,9 @@ from regimes.jobs import guidance as job
 from regimes.jobs.guidance import _main
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR
 from regimes.jobs.support.console import RunOptions
-from regimes.jobs.support.guidance import GuidancePlan
-from regimes.jobs.support.guidance_experiment import PRESETS, GuidanceExperiment
-from regimes.jobs.support.guidance_results import GuidanceResults, guided_words
+from regimes.jobs.support.guidance.experiment import PRESETS, GuidanceExperiment
+from regimes.jobs.support.guidance.results import GuidanceResults, guided_words
+from regimes.jobs.support.guidance.sweep import GuidancePlan
 from regimes.storage.artifacts import Store
 from regimes.storage.guidance import make_units
 from regimes.storage.images import ingest

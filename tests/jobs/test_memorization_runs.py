@@ -17,7 +17,7 @@ from object_store import BUCKET, object_store
 from regimes.jobs import memorization
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
 from regimes.jobs.support.console import RunOptions
-from regimes.jobs.support.results import Results
+from regimes.jobs.support.memorization.results import Results
 from regimes.storage.filesystem import Location
 from regimes.storage.samples import SamplesRecipe
 

@@ -10,7 +10,7 @@ from job_runs import artifact_bytes, check_comparison, counts, run_job
 from regimes.errors import ConfigError
 from regimes.images.molrg import MoLRG
 from regimes.jobs import molrg
-from regimes.jobs.support.molrg import SMALL, MoLRGExperiment, make_grid
+from regimes.jobs.support.molrg.experiment import SMALL, MoLRGExperiment, make_grid
 
 QUICK = ("--preset", "smoke", "--cpus", "2", "--models", "low-rank", "unet")
 QUICK = (*QUICK, "--transition-models", "mlp", "--name", "a")

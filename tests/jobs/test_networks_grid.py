@@ -15,8 +15,8 @@ from cifar_format import write_cifar_archive
 from job_runs import ROOT, artifact_bytes, counts, run_job
 
 from regimes.jobs import memorization
-from regimes.jobs.support import cost
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
+from regimes.jobs.support.memorization import cost
 
 TEACHER = ROOT / "tests" / "data" / "edm" / "ddpmpp-vp-uncond.pkl"
 

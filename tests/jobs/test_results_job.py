@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import os
 import re
 import uuid
 
@@ -13,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from regimes.jobs import results
+from regimes.jobs.support.browsing.listing import listing
+from regimes.jobs.support.browsing.runs import find_runs
 from regimes.jobs.support.result_folder import parquet_bytes
 from regimes.storage.filesystem import Location
 
@@ -29,8 +33,8 @@ def table(shift):
     return pa.Table.from_pylist(rows)
 
 
-def write(location, scores, answer, *, complete=True):
-    location.write("config.json", json.dumps({"regimes": "0.1.0"}).encode())
+def write(location, scores, answer, *, complete=True, **recipe):
+    location.write("config.json", json.dumps({"regimes": "0.1.0", "recipe": recipe}).encode())
     location.write("scores.json", json.dumps({"answer": answer}).encode())
     location.write("report.html", b"<!DOCTYPE html>")
     location.write("scores.parquet", parquet_bytes(scores))
@@ -65,6 +69,34 @@ def test_runs_are_listed_with_answer_and_report(output, capsys):
     assert "Up to n = 16. Then not." in text
     assert f"{output}/memorization/seed0/report.html" in text
     assert "artifacts" not in text
+
+
+def test_runs_of_a_job_are_told_apart_by_what_they_were_asked(tmp_path):
+    root = Location(str(tmp_path))
+    for name, heldout, descriptor, steps in (
+        ("a", None, "pixels", 18), ("b", "test.zip", {"name": "sscd", "code_version": 2}, 18),
+        ("c", None, "pixels", 40),
+    ):  # fmt: skip
+        experiment = {"type": "Audit", "train": "x", "heldout": heldout, "sizes": [8, 16],
+                      "sampler": {"type": "Sampler", "num_steps": steps}}  # fmt: skip
+        write(root.child(f"audit/{name}"), table(0.0), "", descriptor=descriptor,
+              experiment=experiment, fingerprints={"train": name}, code_version=ord(name))  # fmt: skip
+    write(root.child("diverse/d"), table(0.0), "", experiment={"seed": 1}, descriptor="pixels")
+    rows = listing(find_runs(root)).to_pylist()
+    assert [row["differs in"] for row in rows] == [
+        "descriptor pixels, heldout not given, sampler.num_steps 18",
+        "descriptor sscd, heldout test.zip, sampler.num_steps 18",
+        "descriptor pixels, heldout not given, sampler.num_steps 40",
+        "",
+    ]
+
+
+def test_runs_say_when_they_were_written(tmp_path):
+    root = Location(str(tmp_path))
+    write(root.child("audit/a"), table(0.0), "")
+    then = datetime.datetime(2025, 3, 4, 5, 6, 7).timestamp()
+    os.utime(tmp_path / "audit/a/manifest.json", (then, then))
+    assert listing(find_runs(root))["written"].to_pylist() == ["2025-03-04 05:06"]
 
 
 def test_the_table_of_a_run_is_shown_by_its_name_alone_where_that_is_clear(output, capsys):

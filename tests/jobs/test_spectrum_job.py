@@ -16,8 +16,8 @@ from regimes.images.split import Split
 from regimes.jobs.spectrum import _main, _of_class, _without_classes
 from regimes.jobs.support import console
 from regimes.jobs.support.console import RunOptions
-from regimes.jobs.support.spectrum import PIXELS, SpectrumExperiment, SpectrumSets
-from regimes.jobs.support.spectrum_results import Measured
+from regimes.jobs.support.spectrum.experiment import PIXELS, SpectrumExperiment, SpectrumSets
+from regimes.jobs.support.spectrum.results import Measured
 from regimes.samplers.config import SamplerConfig
 from regimes.spectra.files import read_spectrum
 from regimes.spectra.rows import Rows

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from regimes.checkpoints import load_safetensors
 from regimes.images.pixels import to_uint8
 from regimes.jobs import train
-from regimes.jobs.support.training import TrainExperiment, make_plan
+from regimes.jobs.support.train.experiment import TrainExperiment, make_plan
 from regimes.samplers.edm import SamplerConfig, sample_seeds
 from regimes.storage.artifacts import Store
 from regimes.storage.networks import network_checkpoint

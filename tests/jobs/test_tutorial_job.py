@@ -104,7 +104,7 @@ def test_an_untrained_network_fails(tmp_path, capsys, quick):
 def _titles(path):
     """Text of a PDF is compressed; the figure is drawn again from the same lesson."""
     from regimes.figures.tutorial import swiss_roll_figure
-    from regimes.jobs.support.tutorial import TutorialExperiment
+    from regimes.jobs.support.tutorial.experiment import TutorialExperiment
     from regimes.studies.tutorial_roll import swiss_roll
     from regimes.toys.predictor import PredictorConfig
 

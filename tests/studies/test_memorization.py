@@ -319,6 +319,24 @@ def test_answer_names_the_last_memorizing_and_generalizing_sizes(tables):
     assert "in 100% of cases" in learning
 
 
+def test_answer_about_one_size_gives_its_number_once(tables):
+    for regime, start in (
+        ("memorization", "Every model memorizes, up to the largest training set: copies are 100%"),
+        ("generalization", "Not even the smallest training set is memorized by any model: copies"),
+    ):
+        copying, _ = answer(tables[regime][2], (200,), WIDTHS)
+        assert copying.startswith(start)
+        assert copying.count("n = 200") == 1
+
+
+def test_answer_does_not_deny_that_one_of_two_widths_memorizes(tables):
+    narrow, wide = (tables[regime][2] for regime in ("generalization", "memorization"))
+    half = [r for r in narrow if r.width in (None, WIDTHS[0])]
+    other = [r for r in wide if r.width == WIDTHS[1]]
+    copying, _ = answer(half + other, SIZES, WIDTHS)
+    assert copying.startswith("Not even the smallest training set is memorized by every model")
+
+
 def test_models_that_make_noise_or_the_linear_denoiser_s_images_were_not_trained(tables):
     noise = replaced(tables["generalization"][2], "precision", hits=0)
     linear = replaced(noise, "wiener_similarity", hits=M)

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 BINS, POINTS = 80, 240
 GENERATED = "#0072B2"
-_SIZE = (6.6, 3.5)
+_SIZE = (8.2, 3.6)
 
 
 @styled
@@ -38,7 +38,7 @@ def similarity_audit(
         title: the finding.
         real_name: what the real images are, such as "held-out images".
     """
-    figure, axes = canvas(title, _SIZE, Margins(right=0.3, top=0.5))
+    figure, axes = canvas(title, _SIZE, Margins(right=1.9, top=0.5))
     low = _lowest(generated, real, threshold)
     bins = np.linspace(low, 1, BINS + 1)
     looks: tuple[tuple[Floats, dict[str, Any]], ...] = (
@@ -52,7 +52,7 @@ def similarity_audit(
     axes.set_ylabel("share of images, per bin")
     _mark_threshold(axes, threshold)
     _log_share(axes, 0.5 / max(len(generated), len(real)))
-    axes.legend(loc="upper left", fontsize=9.5)
+    _name_sets(axes)
     return figure
 
 
@@ -76,7 +76,7 @@ def exceedance(
         title: the finding.
         real_name: what the real images are.
     """
-    figure, axes = canvas(title, _SIZE, Margins(right=0.3, top=0.5))
+    figure, axes = canvas(title, _SIZE, Margins(right=1.9, top=0.5))
     low = _lowest(generated, real, threshold)
     grid = np.linspace(low, 1, POINTS)
     for values, color, name in (
@@ -99,7 +99,7 @@ def exceedance(
     axes.set(xlim=(low, 1), xlabel="threshold of similarity", ylabel="share of images above it")
     _mark_threshold(axes, threshold)
     _log_share(axes, 0.5 / max(len(generated), len(real)))
-    axes.legend(loc="lower left", fontsize=9.5)
+    _name_sets(axes)
     return figure
 
 
@@ -123,6 +123,11 @@ def _log_share(axes: Axes, least: float) -> None:
     axes.set_yscale("log")
     axes.set_ylim(least, 1.3)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
+
+
+def _name_sets(axes: Axes) -> None:
+    """Beside the axes: there is no corner that curves and histograms leave free."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9.5, borderaxespad=0)
 
 
 def _mark_threshold(axes: Axes, threshold: Threshold) -> None:

@@ -1,7 +1,8 @@
 """Figures of a guidance sweep: modes and quality by cell, what they cost each other, and the paths.
 
-Heatmaps share one scale per figure; the number in a field is its value. In the other figures colour
-is the kernel, black no guidance, and dotted gray what independent draws of the data give.
+Heatmaps share one scale per figure, brighter is better; the number in a field is its value. In the
+other figures colour is the kernel, black no guidance, and dotted gray what independent draws of the
+data give.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def heatmaps(
     title: str,
     unit: str,
     digits: int = 2,
+    lower_is_better: bool = False,
 ) -> Figure:
     """One panel per kernel, strength and group size: factor upwards, S_churn to the right.
 
@@ -53,35 +55,49 @@ def heatmaps(
         title: the finding.
         unit: what the numbers are.
         digits: decimals in the fields.
+        lower_is_better: turns the scale round, so that bright fields are the good ones in every figure.
     """
     rows = list(dict.fromkeys(f.key.row for f in study.guided)) or [("none", "none", 0)]
     churns = sorted({f.key.s_churn for f in study.findings})
     factors = sorted({f.key.factor for f in study.findings})
     wide, high = _FIELD * len(churns), _ROW * len(factors)
-    across = max(1, min(len(rows), int((9.2 - _LEFT) / (max(wide, 1.5) + _GAP))))
-    down = -(-len(rows) // across)
-    size = (
-        max(5.6, _LEFT + across * (max(wide, 1.5) + _GAP)),
-        down * (high + 1.0) + 0.2,
-    )
+    pitch = max(wide, 1.5) + _GAP
+    down = -(-len(rows) // max(1, int((10.2 - _LEFT) / pitch)))
+    across = -(-len(rows) // down)
+    size = max(7.8, _LEFT + across * pitch), down * (high + 0.85) + 0.2
     figure, first = canvas(title, size, Margins(left=0, right=0, bottom=0, top=0))
     first.set_axis_off()
     total = figure.get_size_inches()
     values = [value(f) for f in study.findings]
-    limits = min(values), max(max(values), min(values) + 1e-9)
+    scale = _Scale(min(values), max(max(values), min(values) + 1e-9), lower_is_better, digits)
     for place, row in enumerate(rows):
-        left = _LEFT + place % across * (max(wide, 1.5) + _GAP)
-        bottom = size[1] - (place // across + 1) * (high + 1.0) + 0.45
+        left = _LEFT + place % across * pitch
+        bottom = size[1] - (place // across + 1) * (high + 0.85) + 0.3
         axes = figure.add_axes(
             (left / total[0], bottom / total[1], wide / total[0], high / total[1])
         )
-        _panel(axes, study, row, (factors, churns), value, limits, digits)
+        _panel(axes, study, row, (factors, churns), value, scale)
         axes.set_title(f"{row[0]}, {row[1]}, B = {row[2]}", fontsize=9.5, loc="left", pad=4)
         if place % across == 0:
             axes.set_ylabel("factor")
         axes.set_xlabel("S_churn", labelpad=1)
-    figure.text(1 - 0.1 / total[0], 0.06 / total[1], unit, ha="right", va="bottom", fontsize=9)
+    figure.text(0.12 / total[0], (size[1] - 0.04) / total[1], unit, va="top", fontsize=9.5)
     return figure
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """How a number becomes a field."""
+
+    low: float
+    high: float
+    lower_is_better: bool
+    digits: int
+
+    def ink(self, number: float) -> str:
+        """What can be read on the field of a number."""
+        is_dark = (number < (self.low + self.high) / 2) != self.lower_is_better
+        return "white" if is_dark else INK
 
 
 def _panel(
@@ -90,8 +106,7 @@ def _panel(
     row: tuple[str, str, int],
     grid: tuple[Sequence[float], Sequence[float]],
     value: Callable[[CellFinding], float],
-    limits: tuple[float, float],
-    digits: int,
+    scale: _Scale,
 ) -> None:
     factors, churns = grid
     table = np.full((len(factors), len(churns)), np.nan)
@@ -99,14 +114,11 @@ def _panel(
         same = found.key.row == row or (found.key.is_baseline and found.key.group_size == row[2])
         if same:
             table[factors.index(found.key.factor), churns.index(found.key.s_churn)] = value(found)
-    axes.imshow(
-        table, aspect="auto", origin="lower", cmap="cividis", vmin=limits[0], vmax=limits[1]
-    )
-    middle = sum(limits) / 2
+    colors = "cividis_r" if scale.lower_is_better else "cividis"
+    axes.imshow(table, aspect="auto", origin="lower", cmap=colors, vmin=scale.low, vmax=scale.high)
     for y, x in itertools.product(range(len(factors)), range(len(churns))):
         if np.isfinite(table[y, x]):
-            color = "white" if table[y, x] < middle else INK
-            text = f"{table[y, x]:.{digits}f}"
+            text, color = f"{table[y, x]:.{scale.digits}f}", scale.ink(table[y, x])
             axes.text(x, y, text, ha="center", va="center", color=color, fontsize=8.5)
     axes.set_xticks(range(len(churns)), [f"{c:g}" for c in churns], fontsize=8.5)
     axes.set_yticks(range(len(factors)), [f"{f:g}" for f in factors], fontsize=8.5)
@@ -142,7 +154,7 @@ def pareto(study: GuidanceStudy, *, title: str, by: Price) -> Figure:
         axes.errorbar(
             x[guided],
             y[guided],
-            xerr=[1.96 * _price(f, by)[1] for f in found[guided]],
+            xerr=np.stack([_reach(f, by) for f in found[guided]], 1),
             yerr=[1.96 * f.scores.distinct.error for f in found[guided]],
             fmt=marks[row[1], row[2], churn],
             color=color,
@@ -178,12 +190,19 @@ def _price(found: CellFinding, by: Price) -> tuple[float, float]:
     return found.scores.quality.value, found.scores.quality.error
 
 
+def _reach(found: CellFinding, by: Price) -> npt.NDArray[np.float64]:
+    """(2,) how far a 95% interval reaches down and up, within what is possible."""
+    value, error = _price(found, by)
+    high = 100 if by == "accepted" else np.inf
+    return np.array([value, high - value]).clip(0, 1.96 * error)
+
+
 def _baseline(axes: Axes, found: CellFinding, by: Price) -> None:
-    x, error = _price(found, by)
+    x, _ = _price(found, by)
     axes.errorbar(
         x,
         found.scores.distinct.value,
-        xerr=1.96 * error,
+        xerr=_reach(found, by)[:, None],
         yerr=1.96 * found.scores.distinct.error,
         fmt="*",
         color=INK,

@@ -21,8 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from regimes.gaussians.moments import add_products, mirrored
 from regimes.spectra.rows import BLOCK_BYTES, Rows
+from regimes.spectra.triangles import add_products, mirrored
 
 Floats = npt.NDArray[np.float64]
 Normalisation = Literal["raw", "per-image", "covariance"]

@@ -24,6 +24,7 @@ from regimes.errors import ConfigError
 from regimes.scores.calibration import Threshold, quantile_threshold
 from regimes.scores.features import Features, Index, check_comparable, check_mirrored
 from regimes.scores.neighbours import Search, nearest, similarities
+from regimes.scores.result import wilson_interval
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -190,6 +191,15 @@ class Copies:
         at_least = len(ordered) - np.searchsorted(ordered, self.generated.similarity, "left")
         alone = 1 if self.reference == "heldout" else 2
         return np.minimum(1.0, (alone + at_least) / (1 + len(ordered)))
+
+    @property
+    def intervals(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """95% intervals (Wilson) of the shares of copies among generated and among reference images."""
+        passed, independent = self.chance(int((self.real_similarity > self.threshold.value).sum()))
+        return (
+            wilson_interval(int(self.is_copy.sum()), len(self.is_copy)),
+            wilson_interval(min(passed, independent), independent),
+        )
 
     def rules_met(self) -> dict[str, Flags]:
         """Every rule that marks a generated image as a copy, strongest first."""

@@ -61,10 +61,7 @@ def _against_chance(copies: Copies) -> str:
     """How the share of copies compares with that of the reference images."""
     if copies.is_biased:
         return _BIASED
-    real = copies.real_similarity
-    passed, independent = copies.chance(int((real > copies.threshold.value).sum()))
-    expected = wilson_interval(min(passed, independent), independent)
-    found = wilson_interval(int(copies.is_copy.sum()), len(copies.is_copy))
+    found, expected = copies.intervals
     name = "unseen real images" if copies.reference == "heldout" else "the training images"
     if found[0] > expected[1]:
         return f"more than among {name}, so it copies"

@@ -142,13 +142,16 @@ def _copying(
     memorizing = list(itertools.takewhile(every_model_memorizes, sizes))
     last = need(rows, "gl", sizes[-1])
     end = f"{percent(1 - last.value)} at n = {sizes[-1]}"
+    start = f"{percent(1 - need(rows, 'gl', sizes[0]).value)} at n = {sizes[0]}"
+    both = end if len(sizes) == 1 else f"{start}, {end}"
     if not memorizing:
-        start = f"{percent(1 - need(rows, 'gl', sizes[0]).value)} at n = {sizes[0]}"
-        return f"Not even the smallest training set is memorized: copies are {start}, {end}."
+        some = any(name == "memorization" for (n, _), name in regimes.items() if n == sizes[0])
+        who = "every" if some else "any"
+        return f"Not even the smallest training set is memorized by {who} model: copies are {both}."
     first, largest = need(rows, "gl", memorizing[0]), max(memorizing)
     start = f"{percent(1 - first.value)} of samples are copies at n = {memorizing[0]}"
     if largest == sizes[-1]:
-        return f"Every model memorizes, up to the largest training set: {start}, {end}."
+        return f"Every model memorizes, up to the largest training set: copies are {both}."
     real = 1 - need(rows, "gl_heldout", sizes[-1]).value
     return (
         f"Up to n = {largest} training images every model memorizes ({start}), and copying falls "

@@ -1,0 +1,1 @@
+"""Which generated images copy training images."""

@@ -1,0 +1,1 @@
+"""Which samples lie outside the real images."""

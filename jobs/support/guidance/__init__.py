@@ -1,0 +1,1 @@
+"""Samples that repel each other."""

@@ -1,0 +1,1 @@
+"""In how many directions a denoiser moves."""

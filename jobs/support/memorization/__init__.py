@@ -1,0 +1,1 @@
+"""The grid of models that the memorization job trains, samples and compares."""

@@ -1,0 +1,1 @@
+"""Models of data of known dimension."""

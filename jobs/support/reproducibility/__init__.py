@@ -1,0 +1,1 @@
+"""Whether sample sets agree."""

@@ -1,0 +1,1 @@
+"""Spectra beside those of a Gaussian mixture."""

@@ -1,0 +1,1 @@
+"""Four experiments with exact answers."""
