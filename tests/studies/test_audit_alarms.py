@@ -49,7 +49,9 @@ def test_real_images_raise_no_alarm_but_once_in_a_hundred_times():
         order = np.random.default_rng(seed).permutation(900)
         train, made, held = (rows.take(order[i : i + 300]) for i in (0, 300, 600))
         sets = AuditSets(train=train, generated=made, heldout=held)
-        raised += bool(alarms(find_copies(sets, RULES, np.arange(300), lambda *_: np.zeros(0, bool))))
+        raised += bool(
+            alarms(find_copies(sets, RULES, np.arange(300), lambda *_: np.zeros(0, bool)))
+        )
     assert raised <= 15  # binomial(400, 0.015) is above that once in a thousand times
 
 

@@ -334,6 +334,34 @@ def test_a_descriptor_fitted_to_few_training_images_accuses_nobody():
     assert "copies" not in said
 
 
+def test_a_descriptor_fitted_to_both_sets_accuses_nobody_and_finds_copies():
+    """40 times 60 training and 100 new images of 256 pixels; then six copies: noisy, brighter, equal."""
+    accused, beyond, missed = 0, [], 0
+    for seed in range(40):
+        images = smooth_images(160, seed, side=16)
+        train, new = images[:60], images[60:]
+        copies = of_both(train, new)
+        accused += "so it copies" in " ".join(answer(copies))
+        beyond.append(float(copies.is_beyond.mean()))
+        changed = train[:6].astype(float)
+        changed[:2] += np.random.default_rng(seed).normal(0, 8, changed[:2].shape)
+        changed[2:4] += 12
+        some = np.concatenate([np.clip(changed, 0, 255).astype(np.uint8), new[6:]])
+        missed += int((~of_both(train, some).is_beyond[:6]).sum())
+    assert accused <= 3
+    assert np.mean(beyond) == pytest.approx(2 / 61, abs=4 * np.std(beyond) / 40**0.5)
+    assert missed == 0
+
+
+def of_both(train, made):
+    whitened = WhitenedPixels.fit(np.concatenate([train, made]))
+    sets = AuditSets(
+        train=Features(np.arange(len(train)), whitened(train), "whitened"),
+        generated=Features(np.arange(len(made)), whitened(made), "whitened"),
+    )
+    return find_copies(sets, RULES, np.arange(len(train)), lambda *_: np.zeros(1, bool))
+
+
 def test_a_descriptor_fitted_to_many_training_images_judges():
     said = of_new_images(600, 6, is_fitted=True)
     assert "no more and no fewer than among the training images" in said

@@ -4,8 +4,9 @@ Every generated image is compared with its nearest training image in the space o
 "near" means is set by real images that are known not to be copies, which are compared in the same way:
 the **reference** images. They are held-out images where there are any. Without, each training image is
 compared with the *other* training images (leave-one-out), which is weaker: real data hold series of
-similar images, so the threshold is higher and copies may be missed, and the descriptor may have been
-fitted to these very images.
+similar images, so the threshold is higher and copies may be missed. A descriptor must then not be fitted
+to the training images alone, but to the generated ones with them (then, as long as there is no copy, all
+are exchangeable), or to neither.
 
 Training images that are duplicates of each other count as one, an image and its flip (where flips
 count) too: otherwise d1 = d2 for a copy of a duplicated image, and the ratio test would miss the copies
@@ -66,7 +67,7 @@ class AuditSets:
     mirrored: Features | None = None
     """Flips of ``train``, in its order, where copies of flips count."""
     is_fitted: bool = False
-    """Whether the descriptor was fitted to ``train``."""
+    """Whether the descriptor was fitted to ``train``, and not to ``generated`` as well."""
 
     def __post_init__(self) -> None:
         """Check once what every score needs."""

@@ -153,8 +153,9 @@ _LOOK = (
 )
 _NO_HELDOUT = (
     "There are no held-out images, so the null is how similar training images are to each other. "
-    "Real data hold series of similar images, and a fitted descriptor knows these very images: the "
-    "threshold is not that of unseen images, copies may be missed or overcounted. Precision, recall, "
+    "Real data hold series of similar images: the threshold is not that of unseen images, and copies may be "
+    "missed. whitened-pixels is fitted to both sets together; where most generated images are copies, it "
+    "makes the others seem near as well. Precision, recall, "
     "AuthPct, Vendi and distances have no null, and C_T is left out. Pass --heldout."
 )
 _BIASED = (
