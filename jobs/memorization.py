@@ -1,6 +1,6 @@
 """Do diffusion models memorize or generalize? Train a grid, sample it, score it, report.
 
-python jobs/memorization.py                       # handwritten digits, about five minutes
+python jobs/memorization.py                       # handwritten digits, a few minutes
 python jobs/memorization.py --source my_images --image-size 16 --sizes 16 64 256
 python jobs/memorization.py --preset cifar10 --device gpu        # the published grid
 python jobs/memorization.py --preset cifar10 --descriptor sscd-disc-mixup --device gpu
@@ -28,6 +28,7 @@ from regimes.jobs.support.chosen_descriptor import (
     check_whitening,
 )
 from regimes.jobs.support.console import RunOptions, Stage
+from regimes.jobs.support.live import LiveCurves
 from regimes.jobs.support.memorization.cost import print_plan
 from regimes.jobs.support.memorization.evidence import read_evidence
 from regimes.jobs.support.memorization.experiment import (
@@ -111,7 +112,7 @@ def _main(argv: Sequence[str] | None) -> int:
         runtime = RayRuntime(options.cpus)
         try:
             _prepare(runtime, store, grid, decoded, options)
-            _train(runtime, store, grid, options)
+            _train(runtime, store, grid, options, LiveCurves(results.location))
             _sample(runtime, store, grid, options)
             _describe(runtime, store, grid, options)
         finally:
@@ -222,7 +223,13 @@ def _replicas(options: RunOptions) -> ReplicaOptions:
     )
 
 
-def _train(runtime: RayRuntime, store: Store, grid: MemorizationGrid, options: RunOptions) -> None:
+def _train(
+    runtime: RayRuntime,
+    store: Store,
+    grid: MemorizationGrid,
+    options: RunOptions,
+    curves: LiveCurves,
+) -> None:
     waiting = [trial for trial in grid.trials if store.missing(trial)]
     trained = sum(len(store.missing(trial)) for trial in waiting)
     steps = {i: num_steps(trial[0]) for i, trial in enumerate(waiting)}
@@ -232,6 +239,7 @@ def _train(runtime: RayRuntime, store: Store, grid: MemorizationGrid, options: R
         def on_report(trial: int, step: int, losses: dict[str, float]) -> None:
             stage.advance(max(0, step - reached[trial]))
             reached[trial] = max(step, reached[trial])
+            curves.add(step, losses)
 
         if waiting:
             gpus = _gpus_per_trial(runtime, grid, options)

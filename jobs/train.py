@@ -19,6 +19,7 @@ from regimes.actors.training import train_distributed
 from regimes.errors import ConfigError
 from regimes.jobs.support import console
 from regimes.jobs.support.console import Stage
+from regimes.jobs.support.live import LiveCurves
 from regimes.jobs.support.train.experiment import (
     Plan,
     RunRecipe,
@@ -110,7 +111,7 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"complete: nothing to compute; results are in {target.location.uri}")
         return 0
     _ingest(store, plan)
-    _train(store, plan, options)
+    _train(store, plan, options, LiveCurves(target.location))
     _sample(store, plan, options)
     with Stage("results", 0, "file") as stage:
         target.finish([target.write(name, data) for name, data in result_files(store, plan)])
@@ -173,15 +174,16 @@ def _ingest(store: Store, plan: Plan) -> None:
         )
 
 
-def _train(store: Store, plan: Plan, options: TrainOptions) -> None:
+def _train(store: Store, plan: Plan, options: TrainOptions, curves: LiveCurves) -> None:
     recipe = plan.recipe.network
     reached = 0
     with Stage("train", recipe.training.steps, "step") as stage:
 
-        def on_report(step: int, _: float) -> None:
+        def on_report(step: int, loss: float) -> None:
             nonlocal reached
             stage.advance(max(0, step - reached))
             reached = max(step, reached)
+            curves.add(step, {recipe.label: loss})
 
         waiting = store.missing([recipe])
         if waiting and options.workers is None:

@@ -33,6 +33,10 @@ class Events:
         """Append a summary."""
         self._records.append(self._record(Event(wall_time=0.0, step=step, summary=value)))
 
+    def go_on(self, data: bytes) -> None:
+        """Start from what is in a file of these."""
+        self._records = [data]
+
     @property
     def data(self) -> bytes:
         """The file."""

@@ -104,6 +104,8 @@ def test_sigterm_stops_with_a_word_on_how_to_go_on(tmp_path: Path, stage: str) -
     assert process.returncode == 143, text
     assert "the same command goes on from here" in text
     assert "Traceback" not in text
+    # Loss curves are there while models are trained: TensorBoard shows them.
+    assert list(tmp_path.glob("memorization/*/tensorboard/w*-n*-*/events*"))
 
 
 def test_sigterm_while_images_are_described_loses_what_is_begun_only(

@@ -120,12 +120,14 @@ def test_interrupted_run_goes_on_and_ends_with_the_same_bytes(finished, tmp_path
     assert process.returncode == 143
     assert "terminated; the same command goes on from here" in text
     assert not list(tmp_path.rglob("weights.safetensors"))
+    (curve,) = tmp_path.glob("train/small/tensorboard/*/events*")
     job_runs.run_job("train", *long)
     assert not list((tmp_path / "checkpoints").rglob("state.safetensors"))
     whole = tmp_path / "whole"
     job_runs.run_job("train", *long[:-1], str(whole))
     interrupted = (tmp_path / "train/small/model.safetensors").read_bytes()
     assert interrupted == (whole / "train/small/model.safetensors").read_bytes()
+    assert curve.read_bytes() == (whole / curve.relative_to(tmp_path)).read_bytes()
 
 
 def test_two_workers_train_the_network_that_one_process_trains(finished, tmp_path):
