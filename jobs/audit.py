@@ -141,7 +141,7 @@ def _audit(plan: AuditFeatures, runtime: RayRuntime, run: AuditOptions) -> Audit
         generated=rows["generated"],
         heldout=rows.get("heldout"),
         mirrored=rows.get(MIRRORED),
-        is_fitted=plan.descriptor.fit is not None,
+        is_fitted=plan.descriptor.fit is not None and plan.descriptor.also is None,
     )
     device = "cuda" if torch.cuda.is_available() and run.device != "cpu" else "cpu"
     with (

@@ -22,6 +22,7 @@ from regimes.descriptors.pixels import Descriptor, Pixels, WhitenedPixels
 from regimes.descriptors.registry import Family
 from regimes.errors import ConfigError, DescriptorMismatch
 from regimes.images.sources import ImageSource
+from regimes.later import LATER
 from regimes.storage.artifacts import Recipe, Store
 from regimes.storage.blocks import SourceRecipe, mean_feature
 from regimes.storage.images import Subset, read_subset
@@ -60,6 +61,9 @@ class DescriptorRecipe(Recipe):
     """pixels, whitened-pixels, or that of the network."""
     fit: Subset | None = None
     """Real images that whitened-pixels is fitted to."""
+    also: Subset | None = dataclasses.field(default=None, metadata=LATER)
+    """Images that it is fitted to together with those, such as generated ones: it then knows the images of
+    both alike, so that none seem near because they are new to it."""
     ridge: float | None = None
     """Strength of the ridge of whitened-pixels."""
     network: NetworkConfig | None = None
@@ -75,6 +79,8 @@ class DescriptorRecipe(Recipe):
             raise ConfigError(
                 f"{self.name}: fit and ridge belong to whitened-pixels, and it to them"
             )
+        if self.also is not None and self.fit is None:
+            raise ConfigError(f"{self.name}: also goes with fit; leave it out")
         plain = whitened or self.name == "pixels"
         if plain == (self.network is not None):
             raise ConfigError(f"{self.name}: expected a network, or the name of a pixel descriptor")
@@ -174,7 +180,8 @@ def fit_descriptor(
     artifact = store.artifact(recipe)
     parameters: dict[str, np.ndarray] = {}
     if recipe.fit is not None and recipe.ridge is not None:
-        _, images = read_subset(store, recipe.fit)
+        parts = (part for part in (recipe.fit, recipe.also) if part is not None)
+        images = np.concatenate([read_subset(store, part)[1] for part in parts])
         fitted = WhitenedPixels.fit(images, ridge=recipe.ridge)
         parameters = {"mean": fitted.mean, "transform": fitted.transform}
     elif recipe.network is not None and recipe.centre is not None:

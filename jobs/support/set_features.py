@@ -171,17 +171,35 @@ class SetFeatures:
             )
         if self.choice.descriptor == "pixels":
             return DescriptorRecipe(name="pixels")
-        return DescriptorRecipe(name="whitened-pixels", fit=self._fit, ridge=self.experiment.ridge)
+        fit, *also = self._fitted_to
+        return DescriptorRecipe(
+            name="whitened-pixels",
+            fit=fit,
+            also=also[0] if also else None,
+            ridge=self.experiment.ridge,
+        )
 
     @property
-    def _fit(self) -> Subset:
-        """Images of the base set, drawn at random if they are many."""
-        artifact = self.store.artifact(self.images[self.base])
-        count = sum(entry.num_rows for entry in artifact.files)
-        _, images = next(iter_shards(artifact, "image"))
-        size = min(count, max(2, FIT_BYTES // (8 * images[0].size)))
-        split = Split(num_images=count, seed=0, parts=1)
-        return Subset(images=self.images[self.base], split=split, half="A", size=size)
+    def fit_names(self) -> tuple[str, ...]:
+        """The sets that a descriptor is fitted to together: one or two."""
+        return (self.base,)
+
+    @property
+    def _fitted_to(self) -> list[Subset]:
+        """Images of those sets, drawn at random if they are many: the same share of each."""
+        artifacts = [self.store.artifact(self.images[name]) for name in self.fit_names]
+        counts = [sum(entry.num_rows for entry in a.files) for a in artifacts]
+        _, images = next(iter_shards(artifacts[0], "image"))
+        share = min(1.0, FIT_BYTES // (8 * images[0].size) / sum(counts))
+        return [
+            Subset(
+                images=self.images[name],
+                split=Split(num_images=count, seed=0, parts=1),
+                half="A",
+                size=min(count, max(2, int(share * count))),
+            )
+            for name, count in zip(self.fit_names, counts, strict=True)
+        ]
 
     @property
     def _centre(self) -> SourceRecipe | None:
@@ -257,7 +275,8 @@ class SetFeatures:
         """The descriptor, for people."""
         d = self.descriptor
         if d.fit is not None:
-            return f"whitened-pixels, fitted to {d.fit.size:,} {self.base_name}"
+            also = f" and {d.also.size:,} generated ones" if d.also is not None else ""
+            return f"whitened-pixels, fitted to {d.fit.size:,} {self.base_name}{also}"
         if d.network is None:
             return d.label
         if d.centre is None:

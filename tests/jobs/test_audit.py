@@ -210,6 +210,30 @@ def test_real_images_do_not_alarm(tmp_path):
     assert "no more and no fewer than among unseen real images" in scores(tmp_path)["answer"][0]
 
 
+def test_few_images_without_heldout_ones_are_judged_by_a_descriptor_of_both_sets(tmp_path):
+    """60 training images of 256 pixels and 100 new ones; then six of these are noisy copies."""
+    images = smooth_images(160, 3, side=16)
+    train, new = images[:60], images[60:]
+    noise = np.random.default_rng(0).normal(0, 8, train[:6].shape)
+    copies = np.clip(train[:6] + noise, 0, 255).astype(np.uint8)
+    sets = {"new": new, "copies": np.concatenate([copies, new[6:]])}
+    marked = {}
+    for name, made in sets.items():
+        (tmp_path / name).mkdir()
+        files = (
+            "--train", save(tmp_path / name / "t.npy", train),
+            "--generated", save(tmp_path / name / "g.npy", made),
+        )  # fmt: skip
+        assert run(tmp_path / name, *files, *FEW) == 0
+        found = scores(tmp_path / name)
+        assert "fitted to 60 training images and 100 generated ones" in found["descriptor"]
+        assert ("beyond" in found["alarms"]) is (name == "copies")
+        table = pq.read_table(results(tmp_path / name) / "scores.parquet").to_pylist()
+        marked[name] = sum(row["is_beyond_real"] for row in table[:6])
+    assert "so it copies" not in " ".join(scores(tmp_path / "new")["answer"])
+    assert marked == {"new": 0, "copies": 6}
+
+
 def test_without_heldout_images_it_runs_and_says_what_is_weaker(tmp_path):
     files = (
         "--train", save(tmp_path / "t.npy", TRAIN[:400]),

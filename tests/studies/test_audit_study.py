@@ -16,8 +16,9 @@ from audited_sets import (
     planted,
     smooth_images,
 )
+from scipy.stats import binom
 
-from regimes.descriptors.pixels import WhitenedPixels
+from regimes.descriptors.pixels import WhitenedPixels, unit_rows
 from regimes.errors import ConfigError, DescriptorMismatch
 from regimes.scores.calibration import calibrate_threshold
 from regimes.scores.features import Features
@@ -187,6 +188,36 @@ def test_without_heldout_images_the_threshold_leaves_one_out():
     assert not found.identical_real.any()
 
 
+def test_training_images_compared_with_one_another_accuse_nobody():
+    """The two closest have one similarity: new images are beyond with chance 2 / (N + 1), not 1 / (N + 1).
+
+    200 times 12 training and 500 new images of one law. By N independent similarities 17% of them copied.
+    """
+    accused, beyond, rng = 0, [], np.random.default_rng(0)
+    for _ in range(200):
+        train, new = (
+            Features(np.arange(n), unit_rows(rng.standard_normal((n, 8))), "d") for n in (12, 500)
+        )
+        copies = find_copies(
+            AuditSets(train=train, generated=new),
+            RULES,
+            np.arange(12),
+            lambda *a: np.zeros(1, bool),
+        )
+        accused += "so it copies" in " ".join(answer(copies))
+        beyond.append(float(copies.is_beyond.mean()))
+        assert copies.p_value.min() >= 2 / 13
+        np.testing.assert_array_equal(copies.is_beyond, copies.p_value < 2.5 / 13)
+    assert accused <= binom.ppf(0.999, 200, 0.05)
+    assert np.mean(beyond) == pytest.approx(2 / 13, abs=4 * np.std(beyond) / 200**0.5)
+    null = next(
+        s
+        for s in copy_scores(copies, AuditSets(train=train, generated=new))
+        if s.name == "beyond_real"
+    )
+    assert null.null == pytest.approx(2 / 13)
+
+
 def test_leave_one_out_does_not_see_an_images_own_flip():
     symmetric = np.maximum(TRAIN, TRAIN[:, :, ::-1])
     found = audited(symmetric, GENERATED, flips=True)
@@ -301,6 +332,34 @@ def test_a_descriptor_fitted_to_few_training_images_accuses_nobody():
     assert "which says nothing" in said
     assert said.endswith("for more, held-out images are needed")
     assert "copies" not in said
+
+
+def test_a_descriptor_fitted_to_both_sets_accuses_nobody_and_finds_copies():
+    """40 times 60 training and 100 new images of 256 pixels; then six copies: noisy, brighter, equal."""
+    accused, beyond, missed = 0, [], 0
+    for seed in range(40):
+        images = smooth_images(160, seed, side=16)
+        train, new = images[:60], images[60:]
+        copies = of_both(train, new)
+        accused += "so it copies" in " ".join(answer(copies))
+        beyond.append(float(copies.is_beyond.mean()))
+        changed = train[:6].astype(float)
+        changed[:2] += np.random.default_rng(seed).normal(0, 8, changed[:2].shape)
+        changed[2:4] += 12
+        some = np.concatenate([np.clip(changed, 0, 255).astype(np.uint8), new[6:]])
+        missed += int((~of_both(train, some).is_beyond[:6]).sum())
+    assert accused <= 3
+    assert np.mean(beyond) == pytest.approx(2 / 61, abs=4 * np.std(beyond) / 40**0.5)
+    assert missed == 0
+
+
+def of_both(train, made):
+    whitened = WhitenedPixels.fit(np.concatenate([train, made]))
+    sets = AuditSets(
+        train=Features(np.arange(len(train)), whitened(train), "whitened"),
+        generated=Features(np.arange(len(made)), whitened(made), "whitened"),
+    )
+    return find_copies(sets, RULES, np.arange(len(train)), lambda *_: np.zeros(1, bool))
 
 
 def test_a_descriptor_fitted_to_many_training_images_judges():

@@ -244,3 +244,18 @@ def test_fewest_calibrators_are_those_that_the_score_takes(quantile, least):
     if least > 1:
         with pytest.raises(ValueError, match=f"at least {least}"):
             calibrated(items, real, quantile=quantile, heldout=draw(rng, least - 1))
+
+
+def test_real_images_that_are_there_twice_make_nothing_new():
+    """Their distances to one another are 0: by these all 200 of 200 sets were more than chance."""
+    rng = np.random.default_rng(0)
+    exceeding = dict.fromkeys(("calibrated", "knn"), 0)
+    for _ in range(100):
+        once = draw(rng, 50, d=8).values
+        real = Features(np.arange(100), np.concatenate([once, once]), "test")
+        sets = DiverseSets(real=real, generated={"new": draw(rng, 200, d=8)})
+        found = find_diverse(sets, DiverseRules(names=("calibrated", "knn")))
+        for rule in exceeding:
+            exceeding[rule] += found.of("new", rule).exceeds_null
+        assert found.nearest["new"][0].max() < 100
+    assert max(exceeding.values()) <= binom.ppf(0.999, 100, 0.05)

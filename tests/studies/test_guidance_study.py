@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binom, t
 
 from regimes.report import render
 from regimes.report.guidance import GuidanceReport
@@ -107,7 +108,22 @@ def test_chance_among_many_cells_is_no_finding(rng):
     found = study(cells)
     assert not any(f.diversifies for f in found.guided)
     assert "does not cover more modes in any of 30 cells" in answer(found)[0]
-    assert found.z == pytest.approx(3.14, abs=0.01)
+    assert found.z == pytest.approx(t.ppf(1 - 0.025 / 30, G - 1))
+
+
+def test_two_groups_claim_neither_more_modes_nor_kept_quality():
+    """Two groups agree by chance: by normal intervals 9% of such cells gained modes, and 67% kept quality."""
+    rng = np.random.default_rng(0)
+    gained = kept = 0
+    for _ in range(200):
+        base, own = (cell(rng.choice(10, (2, 4))) for _ in range(2))
+        gained += study({key(0): base, key(1): own}, (0.1,) * 10).findings[1].diversifies
+        whole, some = np.zeros((2, 4), int), broken(np.zeros((2, 4), int), rng, 0.05)
+        kept += study({key(0): cell(whole), key(1): cell(some)}).findings[1].quality == "kept"
+    assert gained <= binom.ppf(0.999, 200, 0.025)
+    assert kept == 0
+    many = np.zeros((40, 4), int)  # 160 samples without a loss exclude one of 2%
+    assert study({key(0): cell(many), key(1): cell(many)}).findings[1].quality == "kept"
 
 
 def test_fewer_modes_are_no_gain(rng):

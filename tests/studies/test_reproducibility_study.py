@@ -14,7 +14,7 @@ from regimes.descriptors.pixels import Pixels
 from regimes.errors import BadSource, IdMismatch
 from regimes.scores.agreement import compare
 from regimes.scores.result import wilson_interval
-from regimes.studies.reproducibility import SCORES, SampleSet, align, answer, study
+from regimes.studies.reproducibility import SCORES, SampleSet, align, answer, any_agree, study
 
 SHARES = (0.9, 0.3)
 
@@ -150,6 +150,24 @@ def test_answer_about_two_models_names_both_and_one_number():
 def test_answer_does_not_claim_agreement_at_chance_level():
     first, _ = answer(compared((0.0,), names=["EDM", "CT"]))
     assert first.startswith("EDM and CT do not agree more often than chance: 0% of 100 seeds")
+
+
+def test_chance_among_many_pairs_is_no_agreement():
+    """Ten models that each make one of ten images at random: 45 pairs, of which some exceed 95% intervals."""
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 256, (10, 8, 8, 1), np.uint8)
+    sets = [kinds[rng.integers(0, 10, 100)] for _ in range(10)]
+    found = study("abcdefghij", compare(sets, Pixels()), descriptor="pixels", rules=RULES)
+    scores = found.of("rp").values()
+    assert any(score.low > score.null for score in scores)
+    assert not any_agree(scores)
+    assert answer(found)[0].startswith("No two models agree more often than chance")
+
+
+def test_two_seeds_that_agree_may_be_matched_by_chance_and_six_may_not():
+    for count, expected in ((2, False), (6, True)):
+        found = compared((1.0,), count=count)
+        assert any_agree(found.of("rp").values()) is expected
 
 
 def test_nothing_is_nan():

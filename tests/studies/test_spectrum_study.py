@@ -6,7 +6,8 @@ import pytest
 from regimes.errors import ConfigError
 from regimes.figures import spectrum as figures
 from regimes.figures.style import png_bytes
-from regimes.gaussians.fit import FitConfig
+from regimes.gaussians.fit import FitConfig, fit_gaussian
+from regimes.gaussians.unsmeared import unsmeared
 from regimes.images.split import Split
 from regimes.report import render
 from regimes.report.spectrum import SpectrumReport
@@ -63,6 +64,36 @@ def test_data_that_are_more_than_their_covariance_are_found_beyond_the_control()
     assert "The data are more than these moments" in text
     assert "Norms tell them apart" in text
     assert next(t for t in found.norm_tests if t.name == "gauss").p_value < 1e-6
+
+
+def test_the_control_of_a_flat_spectrum_is_flat():
+    """Rows of a Gaussian as it was fitted are spread twice; with those 2 of 3 such data were more."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((400, 40))
+    fitted = fit_gaussian(Rows(values=x))
+    spread = [np.log(g.eigenvalues()).std() for g in (fitted, unsmeared(fitted))]
+    assert spread[1] < 0.25 * spread[0]
+    found = study(rng.standard_normal((800, 80)))
+    assert found.comparison(MIXTURE).differs
+    assert "But fitting explains it" in " ".join(answer(found))
+
+
+def test_unsmeared_eigenvalues_are_those_of_the_law():
+    scales = np.geomspace(3, 0.3, 30)
+    rows = np.random.default_rng(0).standard_normal((150, 30)) * scales
+    fitted = fit_gaussian(Rows(values=rows))
+    errors = [np.log(g.eigenvalues() / scales**2) for g in (fitted, unsmeared(fitted))]
+    assert np.abs(errors[1]).mean() < 0.7 * np.abs(errors[0]).mean()
+    few = fit_gaussian(Rows(values=rows[:20]))
+    assert unsmeared(few) is few
+
+
+def test_a_gaussian_of_no_more_rows_than_dimensions_is_not_called_more():
+    text = " ".join(answer(study(np.random.default_rng(0).standard_normal((100, 200)))))
+    assert "Nothing can be concluded" in text
+    assert "fitted to 50 images of 200 values" in text
+    assert "more than these moments" not in text
+    assert "Norms tell" not in text
 
 
 def test_with_rows_enough_a_gaussian_is_its_mixture():

@@ -187,3 +187,11 @@ class AuditFeatures(SetFeatures):
 
     experiment: AuditExperiment
     sets: AuditedSets
+
+    @property
+    def fit_names(self) -> tuple[str, ...]:
+        """Without held-out images the generated ones as well: the null is what training images give.
+
+        A descriptor that knew only these would make them unlike one another, and so all others near.
+        """
+        return ("train",) if "heldout" in self.sets.sources else ("train", "generated")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from regimes.studies.memorization import Row, need, pooled
-from regimes.studies.reproducibility import ReproducibilityStudy, agrees
+from regimes.studies.reproducibility import ReproducibilityStudy, any_agree
 from regimes.studies.verdict import classify, copies_as_real, copies_most, percent
 
 Ints = Sequence[int]
@@ -184,7 +184,7 @@ def matrix(study: ReproducibilityStudy, name: str) -> str:
     scores = study.of(name)
     lowest, highest = (scores[pair] for pair in study.extremes(name))
     chance = study.chance(name)
-    if not any(agrees(score) for score in scores.values()):
+    if not any_agree(scores.values()):
         who = " and ".join(study.names) if len(study.names) == 2 else "No two models"
         verb = "do not agree" if len(study.names) == 2 else "agree"
         return f"{who} {verb} more often than chance ({percent(chance)}){_BY[name]}"

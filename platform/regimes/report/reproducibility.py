@@ -121,7 +121,8 @@ def _high_chance(study: ReproducibilityStudy) -> str:
 
 def _no_agreement(study: ReproducibilityStudy) -> str:
     """Chance level is what different noise gives, too."""
-    alone = [pair for pair, score in study.of("rp_calibrated").items() if not agrees(score)]
+    scores = study.of("rp_calibrated")
+    alone = [pair for pair, score in scores.items() if not agrees(score, len(scores))]
     if not alone:
         return ""
     names = "; ".join(f"{a} and {b}" for a, b in alone)

@@ -41,13 +41,13 @@ class Score:
 
 
 def wilson_interval(
-    successes: float, trials: int, *, confidence: float = 0.95
+    successes: float, trials: float, *, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Interval of a proportion that stays inside [0, 1] and works at 0 and at 1.
 
     Args:
         successes: 0 to ``trials``; a mean over several models may give a fraction.
-        trials: at least 1.
+        trials: at least 1; a fraction where items count for less than one.
         confidence: coverage.
 
     Returns:

@@ -4,8 +4,9 @@ Every generated image is compared with its nearest training image in the space o
 "near" means is set by real images that are known not to be copies, which are compared in the same way:
 the **reference** images. They are held-out images where there are any. Without, each training image is
 compared with the *other* training images (leave-one-out), which is weaker: real data hold series of
-similar images, so the threshold is higher and copies may be missed, and the descriptor may have been
-fitted to these very images.
+similar images, so the threshold is higher and copies may be missed. A descriptor must then not be fitted
+to the training images alone, but to the generated ones with them (then, as long as there is no copy, all
+are exchangeable), or to neither.
 
 Training images that are duplicates of each other count as one, an image and its flip (where flips
 count) too: otherwise d1 = d2 for a copy of a duplicated image, and the ratio test would miss the copies
@@ -66,7 +67,7 @@ class AuditSets:
     mirrored: Features | None = None
     """Flips of ``train``, in its order, where copies of flips count."""
     is_fitted: bool = False
-    """Whether the descriptor was fitted to ``train``."""
+    """Whether the descriptor was fitted to ``train``, and not to ``generated`` as well."""
 
     def __post_init__(self) -> None:
         """Check once what every score needs."""
@@ -145,6 +146,17 @@ class Copies:
         """Of the reference images that are not training images themselves."""
         return self.real.similarity[~self.identical_real]
 
+    def chance(self, hits: int) -> tuple[float, float]:
+        """How many of how many independent images the reference images count for, of which ``hits`` are hit.
+
+        Without held-out images each counts for half of one, and one of them for nothing. Two training
+        images that are nearest to one another have *one* similarity between them, so it is there twice;
+        and an image like the training images is one of their closest pair with chance 2 / (N + 1), not
+        1 / (N + 1).
+        """
+        count = len(self.real_similarity)
+        return (hits, count) if self.reference == "heldout" else (hits / 2, (count - 1) / 2)
+
     @property
     def is_copy(self) -> Flags:
         """Above the calibrated threshold, or equal in every pixel."""
@@ -173,20 +185,21 @@ class Copies:
     def p_value(self) -> Floats:
         """Chance that an image like the reference images is at least as similar, (M,).
 
-        (1 + #{reference >= similarity}) / (1 + #reference): valid for each image alone, if it is
-        exchangeable with the reference images.
+        (1 + #{reference >= similarity}) / (1 + #reference), of training images (2 + #) / (1 + #), see
+        ``chance``: valid for each image alone, if it is exchangeable with the reference images.
         """
         ordered = np.sort(self.real_similarity)
         at_least = len(ordered) - np.searchsorted(ordered, self.generated.similarity, "left")
-        return (1 + at_least) / (1 + len(ordered))
+        alone = 1 if self.reference == "heldout" else 2
+        return np.minimum(1.0, (alone + at_least) / (1 + len(ordered)))
 
     @property
     def intervals(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """95% intervals (Wilson) of the shares of copies among generated and among reference images."""
-        real = self.real_similarity > self.threshold.value
+        passed, independent = self.chance(int((self.real_similarity > self.threshold.value).sum()))
         return (
             wilson_interval(int(self.is_copy.sum()), len(self.is_copy)),
-            wilson_interval(int(real.sum()), len(real)),
+            wilson_interval(min(passed, independent), independent),
         )
 
     def rules_met(self) -> dict[str, Flags]:

@@ -51,7 +51,7 @@ def copy_scores(copies: Copies, sets: AuditSets) -> list[Score]:
                       threshold=t)
             for t in levels
         ),
-        _fraction("beyond_real", c.is_beyond, 1 / (len(c.real_similarity) + 1), sets,
+        _fraction("beyond_real", c.is_beyond, 1 / (c.chance(0)[1] + 1), sets,
                   threshold=float(c.real_similarity.max())),
         _fraction("identical", c.identical,
                   math.nan if c.reference == "train" else c.identical_real, sets, threshold=0.0),

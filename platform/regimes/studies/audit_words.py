@@ -3,7 +3,7 @@
 The calibrated threshold lets a known share of real, unseen images pass (5% by default), so a count
 above it is evidence only as far as it exceeds that share. Two counts need no threshold: images whose
 pixels equal a training image's, and images more similar to one than any real image is, of which
-M / (H + 1) are expected by chance.
+M / (H + 1) are expected by chance; of N training images compared with one another, 2 M / (N + 1).
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ def _certain(copies: Copies) -> str:
     if copies.is_biased:
         return f"{_exact(copies)} in every pixel."
     beyond, total = int(copies.is_beyond.sum()), len(copies.is_beyond)
-    chance = total / (len(copies.real_similarity) + 1)
-    often = int(betabinom.ppf(0.95, total, 1, len(copies.real_similarity)))
+    _, independent = copies.chance(0)
+    chance = total / (independent + 1)
+    often = int(betabinom.ppf(0.95, total, 1, independent))
     return (
         f"{_exact(copies)} in every pixel{_flips(copies)}, and {beyond:,} "
         f"{'is' if beyond == 1 else 'are'} more similar to one than "
@@ -115,9 +116,10 @@ def null_range(copies: Copies, score: Score) -> tuple[float, float] | None:
     counted = ("memorized", "flips", "ratio")
     if not score.name.startswith(counted) or math.isnan(score.null):
         return None
-    references, total = len(copies.real_similarity), len(copies.is_copy)
-    hits = round(score.null * references)
-    low, high = betabinom.ppf([0.025, 0.975], total, hits + 0.5, references - hits + 0.5)
+    total = len(copies.is_copy)
+    hits, references = copies.chance(round(score.null * len(copies.real_similarity)))
+    misses = max(references - hits, 0.0)
+    low, high = betabinom.ppf([0.025, 0.975], total, hits + 0.5, misses + 0.5)
     return float(low) / total, float(high) / total
 
 
@@ -151,8 +153,9 @@ _LOOK = (
 )
 _NO_HELDOUT = (
     "There are no held-out images, so the null is how similar training images are to each other. "
-    "Real data hold series of similar images, and a fitted descriptor knows these very images: the "
-    "threshold is not that of unseen images, copies may be missed or overcounted. Precision, recall, "
+    "Real data hold series of similar images: the threshold is not that of unseen images, and copies may be "
+    "missed. whitened-pixels is fitted to both sets together; where most generated images are copies, it "
+    "makes the others seem near as well. Precision, recall, "
     "AuthPct, Vendi and distances have no null, and C_T is left out. Pass --heldout."
 )
 _BIASED = (

@@ -29,7 +29,7 @@ from scipy.stats import betabinom
 
 from regimes.scores.diversity import Gates, Mask, calibrated, jaccard, outside_balls
 from regimes.scores.features import Features, check_comparable
-from regimes.scores.neighbours import Rows, nearest
+from regimes.scores.neighbours import Rows, first_occurrences, nearest
 from regimes.scores.planes import HullSelection, Library, Stability, outside_hull, tsne
 from regimes.scores.products import Device
 from regimes.scores.result import Score
@@ -178,6 +178,7 @@ def find_diverse(
     """
     planes = planes or sets
     make_map = make_map or (lambda _, seed, rows: tsne(rows, seed, rules.library))
+    distances = sets if sets.heldout is not None else _distinct(sets)
     judge = _Judge(rules=rules, make_map=make_map, on_step=on_step, device=device)
     findings: list[Finding] = []
     found = {}
@@ -186,7 +187,7 @@ def find_diverse(
         found[name] = positions[:, 0], np.sqrt(squared[:, 0])
         on_step()
         for rule in rules.names:
-            flat = planes if rule in HULLS else sets
+            flat = planes if rule in HULLS else distances
             findings.append(judge.of(name, rule, flat.generated[name], flat))
     for rule in rules.names if sets.heldout is not None else ():
         if rule in HULLS:  # these images are the null of the others
@@ -198,6 +199,15 @@ def find_diverse(
         num_real=len(sets.real),
         calibrated_by="real images" if sets.heldout is None else CONTROL,
     )
+
+
+def _distinct(sets: DiverseSets) -> DiverseSets:
+    """Real images once each: compared with one another, one that is there twice has a distance of 0.
+
+    Were all there twice, every new image would be farther from them than they are from one another.
+    """
+    kept = np.unique(first_occurrences(sets.real.values))
+    return dataclasses.replace(sets, real=sets.real.take(kept))
 
 
 def num_steps(rules: DiverseRules, num_sets: int, *, heldout: bool) -> int:

@@ -144,8 +144,9 @@ _TSNE = (
     "in it: which samples are selected is as uncertain as the Jaccard overlap says."
 )
 _LEAVE_ONE_OUT = (
-    "There are no held-out images: real images are calibrated against one another. Duplicates and series "
-    "among them make the threshold too small, and the count too large. Pass --heldout."
+    "There are no held-out images: real images are calibrated against one another. Equal ones count "
+    "once, but near duplicates and series among them make the threshold too small, and the count too large: "
+    "100 images in series of four made every set of new images seem more than chance. Pass --heldout."
 )
 _FITTED = (
     "The descriptor was fitted to the real images themselves, which are therefore farther from one another "

@@ -13,11 +13,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t
 
 from regimes.scores.modes import REJECTED, Mean, ModeScores, distinct_modes, mode_scores
 
@@ -129,7 +129,7 @@ class GuidanceStudy:
     mode_names: Sequence[str]
     tolerance: Tolerance
     z: float
-    """Half width of the intervals that decide, in standard errors."""
+    """Half width of the intervals that decide, in standard errors: Student's t of the fewest groups."""
     law_is_set: bool = False
     """Whether the probabilities were set by who made the data, so that the share of a mode tells whether
     its law was learned (the directions of clips)."""
@@ -187,7 +187,8 @@ def study_guidance(
         ValueError: if a baseline is missing.
     """
     compared = sum(not key.is_baseline for key in cells)
-    z = NormalDist().inv_cdf(1 - 0.025 / max(compared, 1))
+    groups = min(len(cell.modes) for cell in cells.values())
+    z = float(t.ppf(1 - 0.025 / max(compared, 1), groups - 1))
     missing = [key for key in cells if baseline_key(key) not in cells]
     if missing:
         raise ValueError(f"cells: expected a baseline of {missing[0].label}, got none")
@@ -211,7 +212,7 @@ def _finding(
 ) -> CellFinding:
     own, base = cells[key], cells[baseline_key(key)]
     count = len(probabilities)
-    gain = Mean.of(distinct_modes(own.modes, count) - distinct_modes(base.modes, count))
+    gain = _counted(distinct_modes(own.modes, count) - distinct_modes(base.modes, count))
     inliers = Mean.of((own.modes != REJECTED).mean(1) - (base.modes != REJECTED).mean(1))
     distance = Mean.of(own.quality.mean(1) - base.quality.mean(1))
     allowed = max(tolerance.distance * float(base.quality.mean()), tolerance.least_distance)
@@ -224,8 +225,25 @@ def _finding(
         seconds_ratio=own.seconds / base.seconds if base.seconds > 0 else 1.0,
         measures={name: Mean.of(values.mean(1)) for name, values in own.measures.items()},
         diversifies=gain.interval(z)[0] > 0,
-        quality=_quality(inliers.interval(z), -tolerance.inliers, distance.interval(z), allowed),
+        quality=_quality(
+            _of_samples(inliers, z, own.modes.size),
+            -tolerance.inliers,
+            distance.interval(z),
+            allowed,
+        ),
     )
+
+
+def _counted(gains: npt.NDArray[np.int64]) -> Mean:
+    """Mean of integers; where few groups happen to agree, as sure as rounding to integers lets it be."""
+    mean = Mean.of(gains)
+    return Mean(mean.value, max(mean.error, (12 * len(gains)) ** -0.5))
+
+
+def _of_samples(change: Mean, z: float, samples: int) -> tuple[float, float]:
+    """Interval of a share; if no group differs, down to what ``samples`` without a loss exclude at 5%."""
+    low, high = change.interval(z)
+    return (low - (1 - 0.05 ** (1 / samples)) if change.error == 0 else low), high
 
 
 def _quality(

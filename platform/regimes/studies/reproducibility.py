@@ -15,11 +15,12 @@ RP = 1; it does not where an image has no contrast, which no descriptor of pixel
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binom
 
 from regimes.errors import BadSource, IdMismatch
 from regimes.images.pixels import Images
@@ -279,7 +280,7 @@ def answer(found: ReproducibilityStudy) -> tuple[str, str]:
     rules, seeds = found.rules, found.num_seeds
     share, chance = _span(found, "rp"), found.chance("rp")
     pair = " and ".join(found.names) if len(found.names) == 2 else None
-    if not any(agrees(score) for score in found.of("rp").values()):
+    if not any_agree(found.of("rp").values()):
         nobody = f"{pair} do not agree" if pair else "No two models agree"
         first = (
             f"{nobody} more often than chance: {share} of {seeds} seeds, "
@@ -301,9 +302,24 @@ def answer(found: ReproducibilityStudy) -> tuple[str, str]:
     return first, second
 
 
-def agrees(score: Score) -> bool:
-    """Whether a pair agrees more often than chance: its interval lies above the null."""
-    return score.low > score.null
+def agrees(score: Score, among: int) -> bool:
+    """Whether a pair agrees more often than chance, at 2.5% for all pairs together.
+
+    By the binomial law at the share of *all* couples, those of equal seeds included: a matching at random
+    gives as many, and two seeds (of which one matching in two is right) say nothing.
+
+    Args:
+        score: a fraction of seeds, with that of couples of different seeds as its null.
+        among: pairs of models that are compared, of which one could agree by chance (Bonferroni).
+    """
+    n, hits = score.num_generated, round(score.value * score.num_generated)
+    chance = (hits + score.null * n * (n - 1)) / n**2
+    return bool(binom.sf(hits - 1, n, chance) <= 0.025 / among)
+
+
+def any_agree(scores: Collection[Score]) -> bool:
+    """Whether some of all pairs that are compared agree more often than chance."""
+    return any(agrees(score, len(scores)) for score in scores)
 
 
 def _span(found: ReproducibilityStudy, name: str) -> str:

@@ -6,7 +6,7 @@ with B, at one number of rows n:
     set            distance of its spectrum to that of B
     floor          distances of random real halves: what is seen when nothing is going on
     mixture        fitted to A, then sampled: its spectrum is smeared twice, once by fitting
-    control        data that *are* the mixture, put through the same steps: fitted on as many rows,
+    control        data that *are* such a mixture, put through the same steps: fitted on as many rows,
                    sampled, compared with held-out rows. Only beyond this is data more than its moments
 
 Without the control a mixture fitted to few images differs from real images whatever these are.
@@ -25,6 +25,7 @@ from regimes.errors import ConfigError
 from regimes.gaussians.fit import FitConfig, Labels, fit_mixture
 from regimes.gaussians.model import Mixture
 from regimes.gaussians.quantisation import QuantisationError, quantisation_error, quantise
+from regimes.gaussians.unsmeared import unsmeared_mixture
 from regimes.images.split import Split
 from regimes.noise import keyed_generator
 from regimes.scores.spectrum import (
@@ -147,6 +148,11 @@ class SpectrumStudy:
     """Rows that the mixture's smallest component was fitted to."""
     quantisation: QuantisationError | None
     notes: Sequence[str]
+
+    @property
+    def is_underdetermined(self) -> bool:
+        """Whether a component has no more rows than dimensions: no control knows what it looks like then."""
+        return 0 < self.num_fit <= self.width
 
     def comparison(self, name: str) -> SpectralComparison:
         """Of one set."""
@@ -346,11 +352,20 @@ class _Run:
         part = self.halves.rows.take(self.halves.a)
         return fit_mixture(part, mixture.config, labels, device=self.device)
 
+    def truth(self, mixture: MixtureOf) -> Mixture:
+        """The mixture of all real images, without what fitting it to that many did to its eigenvalues.
+
+        As it was fitted it is no such law: rows of it are spread twice, those of the data once.
+        """
+        plain = replace(mixture.config, shrinkage="none", ridge=FitConfig().ridge)
+        all_rows = self.halves.rows
+        return unsmeared_mixture(fit_mixture(all_rows, plain, mixture.labels, device=self.device))
+
     def double_sampling(
         self, mixture: MixtureOf, advance: Callable[[], None]
     ) -> list[SpectralDistance]:
-        """The same steps on data that are the mixture of all real images."""
-        truth = fit_mixture(self.halves.rows, mixture.config, mixture.labels, device=self.device)
+        """The same steps on data that are such a mixture as all real images may come from."""
+        truth = self.truth(mixture)
         found, num_fit = [], len(self.halves.a)
         for repeat in range(self.config.control):
             key = ("control", self.config.seed, repeat)

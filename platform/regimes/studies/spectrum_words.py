@@ -76,6 +76,12 @@ def _verdict(study: SpectrumStudy, c: SpectralComparison, what: str) -> str:
             f"So the spectrum gives no evidence that the data are more than the moments of the mixture"
             f"{what}."
         )
+    if study.is_underdetermined:
+        return (
+            f"Nothing can be concluded: the mixture{what} (or its smallest component) was fitted to "
+            f"{study.num_fit:,} images of {study.width:,} values, and not even a control can tell what a "
+            "Gaussian fitted to no more rows than dimensions looks like. More images, or smaller ones, can."
+        )
     if study.control is None:
         return (
             "Whether that is the data or the fit is open: the double-sampling control was left out "
@@ -109,7 +115,7 @@ def _norms(study: SpectrumStudy) -> list[str]:
     """Spectra see two moments; norms see a little more."""
     test = next(t for t in study.norm_tests if t.name == MIXTURE)
     real = next(t for t in study.norm_tests if t.name == "real")
-    if math.isnan(test.p_value) or test.p_value > _RARE:
+    if math.isnan(test.p_value) or test.p_value > _RARE or study.is_underdetermined:
         return []
     said = (
         f"Norms tell them apart: their spread is {100 * real.spread:.1f}% of the mean for real images and "
