@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from regimes.errors import NotFiniteSamples, RegimesError, WorkFailed, find_cause
@@ -11,6 +12,7 @@ GIVE_UP = (
     "unit; the last: {}"
 )
 
+_GUESSES = " Some common causes include"  # of the death of a worker, half a page of them
 _NODE_HAS_DIED = "The actor died because its node has died"
 
 
@@ -42,7 +44,12 @@ def describe(error: BaseException) -> str:
     if cause is not None:
         return str(cause)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return lines[-1].partition(_GUESSES)[0] if lines else type(error).__name__
+
+
+def say(text: str) -> None:
+    """A line for who watches the run, on standard error."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def report(failed: Sequence[tuple[str, BaseException]]) -> RegimesError:

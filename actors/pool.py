@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from regimes.actors.failures import GIVE_UP, describe, is_lost_node, names_what_to_do, report
+from regimes.actors.failures import GIVE_UP, describe, is_lost_node, names_what_to_do, report, say
 from regimes.errors import WorkFailed
 from regimes.storage.artifacts import FileEntry
 
@@ -199,7 +198,7 @@ class Pool:
             raise WorkFailed(NO_NODE.format(LONGEST_WAIT_S / 3600))
         elif now - self._answered > START_S and not self._said:
             self._said = True
-            print(NO_ROOM, file=sys.stderr, flush=True)
+            say(NO_ROOM)
 
     def _fill(self) -> None:
         """Start actors that are due, and give every ready one enough to do."""
@@ -312,6 +311,8 @@ class Pool:
         self._empty(slot)
         lost = is_lost_node(error)
         self._count(slot, lost)
+        why = "was lost with its node" if lost else f"failed ({describe(error)})"
+        say(f"a replica {why}; what it was at goes to others")
         for position, unit in reversed(list(enumerate(units))):  # the first in line stays first
             if position == 0 and not unit.done:
                 self._blame(unit, slot, lost)

@@ -177,6 +177,8 @@ def _quiet_environment() -> dict[str, str]:
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of units that are tried again elsewhere
+        # A paragraph for every death; who replaces a worker says so in a line (failures.say).
+        "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing a task",
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

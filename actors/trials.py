@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
+from regimes.actors.failures import say
 from regimes.actors.runtime import RayRuntime
 from regimes.errors import RegimesError
 from regimes.storage.artifacts import Store
@@ -164,6 +165,7 @@ def listener(on_report: OnReport, stopped: list[str], failed: list[int]) -> Any:
         ) -> None:
             in_a_row = trial.num_failures - trial.max_failures + MAX_FAILURES
             if in_a_row <= MAX_FAILURES:
+                say("a training trial died: it goes on from its last checkpoint")
                 time.sleep(BACKOFF_S * 2.0 ** (in_a_row - 1))
 
     return OnResult()

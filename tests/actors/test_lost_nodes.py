@@ -150,7 +150,7 @@ def test_an_actor_that_dies_after_hours_at_its_unit_was_no_silence(errors, monke
     ray.wait = wait
     monkeypatch.setattr(pools, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
     assert list(ray.run()) == [0, 1, 2, 3]
-    assert not capsys.readouterr().err
+    assert "no node has room" not in capsys.readouterr().err
 
 
 def test_on_a_real_cluster_the_loss_of_a_node_after_the_other_is_survived():

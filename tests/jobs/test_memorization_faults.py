@@ -28,10 +28,10 @@ def longer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, .
 @pytest.fixture(scope="module")
 def disturbed(
     longer: tuple[Path, tuple[str, ...]], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, int, str]:
+) -> tuple[Path, int, str, str]:
     """A run whose trials, a replica and driver are killed, and the run after it, whose extraction is.
 
-    Its folder, the shards that the first left, and what the second printed.
+    Its folder, the shards that the first left, and what both printed.
     """
     _, options = longer
     output = tmp_path_factory.mktemp("disturbed")
@@ -43,25 +43,33 @@ def disturbed(
     wait_for(lambda: workers(process, VICTIMS["replica"]), process)[0].kill()
     wait_for(lambda: len(shards(output, "samples")) > 60, process)
     process.kill()
-    process.wait()
+    said, _ = process.communicate(timeout=120)
     left = len(shards(output, "samples"))
     process = start(output, *options)
     wait_for(lambda: len(shards(output, "features")) > 10, process)
     wait_for(lambda: workers(process, VICTIMS["extraction"]), process)[0].kill()
-    return output, left, finish(process, 0)
+    return output, left, said, finish(process, 0)
 
 
 def test_killed_trials_replicas_extraction_and_driver_leave_no_trace_in_the_results(
-    longer: tuple[Path, tuple[str, ...]], disturbed: tuple[Path, int, str]
+    longer: tuple[Path, tuple[str, ...]], disturbed: tuple[Path, int, str, str]
 ) -> None:
     assert whole_files(disturbed[0]) == whole_files(longer[0])
     assert check_seeds(disturbed[0], 400) == 16 * 400
 
 
+def test_deaths_are_told_in_a_line_each(disturbed: tuple[Path, int, str, str]) -> None:
+    said = disturbed[2]
+    assert "a training trial died: it goes on from its last checkpoint\n" in said
+    assert "a replica failed (The actor is dead because its worker process has died." in said
+    assert "A worker died or was killed" not in said + disturbed[3]
+    assert max(map(len, said.splitlines())) < 300
+
+
 def test_after_a_killed_driver_the_same_command_does_the_rest_only(
-    disturbed: tuple[Path, int, str],
+    disturbed: tuple[Path, int, str, str],
 ) -> None:
-    _, left, text = disturbed
+    _, left, _, text = disturbed
     assert counts(text, "train") == (MODELS, 0)
     kept, made = counts(text, "sample")
     assert kept >= left > 60  # what ran when the driver died could still end

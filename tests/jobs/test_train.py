@@ -165,21 +165,20 @@ def test_killed_worker_is_replaced_and_training_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_workers_may_be_killed_more_than_three_times_as_training_gets_further(tmp_path):
-    options = (*SMALL, "--duration-kimg", "192", "--checkpoint-kimg", "1.6")
+    options = (*SMALL, "--duration-kimg", "64", "--checkpoint-kimg", "1.6")
     options = (*options, "--output", str(tmp_path), "--workers", "2", "--device", "cpu")
     process = job_runs.start_job("train", *options)
-    (folder,) = job_runs.wait_for(lambda: list(tmp_path.glob("checkpoints/*")), process)
 
     def checkpoint_after(time_ns):
-        times = [path.stat().st_mtime_ns for path in folder.glob("state.safetensors")]
-        return max((t for t in times if t > time_ns), default=None)
+        states = (tmp_path / "checkpoints").rglob("state.safetensors")
+        return [path for path in states if path.stat().st_mtime_ns > time_ns]
 
     for _ in range(6):
         now = time.time_ns()
         job_runs.wait_for(functools.partial(checkpoint_after, now), process)
         job_runs.workers(process, "RayTrainWorker")[-1].kill()
     text = job_runs.finish(process, 0)
-    assert "trained: 12,000 steps" in text
+    assert "trained: 4,000 steps" in text
     assert "Traceback" not in text
 
 
