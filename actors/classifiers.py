@@ -17,6 +17,7 @@ def train_classifiers(
     *,
     on_report: Callable[[int, int, CurvePoint], None],
     gpus_each: float = 0.0,
+    at_once: int | None = None,
 ) -> None:
     """Complete classifiers; each continues from its last checkpoint.
 
@@ -26,12 +27,15 @@ def train_classifiers(
         recipes: one trial each.
         on_report: called with (trial, step, point of the curve) after every evaluation.
         gpus_each: share of a GPU per trial; 0 trains on one CPU.
+        at_once: trials that run, or ask for nodes, at a time; None for all.
 
     Raises:
         RegimesError: if a trial met something that trying again would not mend (a full disk, say).
         RuntimeError: if a trial died four times without getting further in between.
     """
-    run_trials(runtime, store, recipes, _train, on_report=on_report, gpus_each=gpus_each)
+    run_trials(
+        runtime, store, recipes, _train, on_report=on_report, gpus_each=gpus_each, at_once=at_once
+    )
 
 
 def _train(store: Store, recipe: ClassifierRecipe, device: str, report: Report) -> None:

@@ -11,7 +11,7 @@ unless the images are far away: then an actor waits for its unit. Any unit may b
 the same bytes under the same name.
 
 A unit that fails, or under which workers die, is left out and tried once more by other workers when the
-rest is done; then it is named.
+rest is done; then it is named. Where many do, the descriptor is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import dataclasses
 import json
 import logging
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ import pyarrow as pa
 from regimes.actors.failures import describe, report
 from regimes.actors.reading import Reader, as_text, from_text, source_of, unpack
 from regimes.actors.runtime import RayRuntime, hushed
-from regimes.errors import ConfigError, RegimesError
+from regimes.errors import ConfigError, RegimesError, WorkFailed
 from regimes.storage.artifacts import FileEntry, Store
 from regimes.storage.features import (
     Block,
@@ -47,6 +47,11 @@ WAITING_BYTES = 48 * 2**20  # of decoded images between the stages, per actor
 MAX_RESTARTS = 100  # of an actor; Ray Data's own default has no end
 ATTEMPTS = 5  # of a unit under which actors die
 MOST_FAILED = 3  # units of a round; with more it is not the units
+ALL_DIE = (
+    "{}: workers died under more than {} units; a descriptor that ends its process, or asks for more memory "
+    "than there is, does that, and so do nodes that vanish; what was described is kept, and the same command "
+    "goes on from there"
+)
 IN_FLIGHT = 2  # units per actor: one running, one waiting
 MOST_IN_FLIGHT = 6  # where actors read them and there are many: it takes Ray Data 40 ms to send one
 
@@ -155,8 +160,9 @@ def extract(
     Raises:
         BadImage: if an image cannot be decoded and the recipe does not leave such out.
         BadDescriptor: if a network makes no proper features.
-        WorkFailed: if units failed, or workers died under them, in both rounds; the others are done.
-        RuntimeError: if more than ``MOST_FAILED`` did in one.
+        WorkFailed: if units failed, or workers died under them, in both rounds; the others are done. Or
+            if workers died under more than ``MOST_FAILED`` units of one.
+        RuntimeError: if more than ``MOST_FAILED`` failed in one.
     """
     specs = dict(sources or {})
     entries: list[list[FileEntry]] = [[] for _ in recipes]
@@ -264,6 +270,20 @@ def _unit_error(text: str, others: Mapping[Any, Exception]) -> Exception:
     return error
 
 
+@contextlib.contextmanager
+def _naming(recipes: Sequence[FeaturesRecipe], work: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Say whose workers died, where Ray gave up on them; an error of theirs stays what it is."""
+    from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
+
+    try:
+        yield
+    except (OutOfMemoryError, RayActorError, WorkerCrashedError) as error:
+        if isinstance(error, RayActorError) and error.actor_init_failed:
+            raise
+        labels = {recipes[unit["recipe"]].descriptor.label for unit in work}
+        raise WorkFailed(ALL_DIE.format(", ".join(sorted(labels)), MOST_FAILED)) from error
+
+
 def _name(recipes: Sequence[FeaturesRecipe], unit: Mapping[str, Any]) -> str:
     recipe = recipes[unit["recipe"]]
     return f"{recipe.descriptor.label} of {recipe.images.address}, {unit['name']}"
@@ -314,5 +334,5 @@ def _stream(
                 size=plan.actors, max_tasks_in_flight_per_actor=in_flight
             ),
         )
-    with hushed():
+    with hushed(), _naming(recipes, work):
         yield from described.iter_rows()

@@ -16,6 +16,7 @@ def complete(
     trials: Sequence[Sequence[MeasuresRecipe]],
     *,
     on_report: OnReport,
+    at_once: int | None = None,
 ) -> None:
     """Train and measure the models of all trials; what exists is kept.
 
@@ -24,8 +25,10 @@ def complete(
         store: where models and measures go.
         trials: what is measured in each.
         on_report: called with (trial, step, loss by label) at every point of a curve.
+        at_once: trials that run, or ask for nodes, at a time; None for all.
     """
-    run_trials(runtime, store, [list(t) for t in trials], _work, on_report=on_report)
+    plain = [list(t) for t in trials]
+    run_trials(runtime, store, plain, _work, on_report=on_report, at_once=at_once)
 
 
 def _work(store: Store, recipes: Sequence[MeasuresRecipe], device: str, report: Report) -> None:

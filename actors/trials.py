@@ -32,6 +32,7 @@ def train_grid(
     *,
     on_report: OnReport,
     gpus_each: float = 0.0,
+    at_once: int | None = None,
 ) -> None:
     """Complete the models of all trials, see ``run_trials``.
 
@@ -41,9 +42,17 @@ def train_grid(
         trials: the models that are trained together in each.
         on_report: called with (trial, step, loss by label) at every point of a curve.
         gpus_each: share of a GPU per trial; 0 trains on one CPU.
+        at_once: trials that run, or ask for nodes, at a time; None for all.
     """
-    plain = [list(t) for t in trials]
-    run_trials(runtime, store, plain, _train_models, on_report=on_report, gpus_each=gpus_each)
+    run_trials(
+        runtime,
+        store,
+        [list(t) for t in trials],
+        _train_models,
+        on_report=on_report,
+        gpus_each=gpus_each,
+        at_once=at_once,
+    )
 
 
 def _train_models(
@@ -60,6 +69,7 @@ def run_trials(
     *,
     on_report: OnReport,
     gpus_each: float = 0.0,
+    at_once: int | None = None,
 ) -> None:
     """Do the work of every trial.
 
@@ -74,6 +84,7 @@ def run_trials(
         work: a function of a module, the body of a trial; what it has done it must not do again.
         on_report: called with (trial, step, values) at every point of a curve.
         gpus_each: share of a GPU per trial; 0 gives each one CPU.
+        at_once: trials that run, or ask for nodes, at a time; None for all.
 
     Raises:
         RegimesError: if a trial met something that trying again would not mend (a full disk, say).
@@ -99,7 +110,7 @@ def run_trials(
             ),
             param_space={"trial": tune.grid_search(list(range(len(trials))))},
             # A worker takes seconds to import torch: it does trial after trial.
-            tune_config=tune.TuneConfig(reuse_actors=True),
+            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=at_once),
             run_config=tune.RunConfig(
                 storage_path=folder,
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),

@@ -105,7 +105,14 @@ def _train(store: Store, plan: ClassifierPlan, options: ClassifierOptions) -> No
             runtime = RayRuntime(options.cpus)
             try:
                 gpus = _gpus_per_trial(runtime, options)
-                train_classifiers(runtime, store, waiting, on_report=on_report, gpus_each=gpus)
+                train_classifiers(
+                    runtime,
+                    store,
+                    waiting,
+                    on_report=on_report,
+                    gpus_each=gpus,
+                    at_once=options.replicas,
+                )
             finally:
                 runtime.close()
         arms = len(arms_of(list(plan.sources.parts)))

@@ -50,8 +50,6 @@ def _main(argv: Sequence[str] | None) -> int:
         about=__doc__ or "",
         others=[DEFAULT_DESCRIPTOR, RunOptions()],
     )
-    if run.replicas is not None:
-        raise ConfigError("--replicas: a sweep runs as trials, one per CPU; pass --cpus")
     plan = GuidancePlan(experiment, descriptor)
     store = Store(run.output)
     results = GuidanceResults(run, preset, plan)
@@ -178,6 +176,7 @@ def _sweep(runtime: RayRuntime, store: Store, plan: GuidancePlan, run: RunOption
                 make_units,
                 on_report=lambda *_: stage.advance(),
                 gpus_each=_gpus_per_trial(runtime, plan, run),
+                at_once=run.replicas,
             )
         kept = len(plan.cells) - missing
         stage.done(

@@ -243,7 +243,14 @@ def _train(
 
         if waiting:
             gpus = _gpus_per_trial(runtime, grid, options)
-            train_grid(runtime, store, waiting, on_report=on_report, gpus_each=gpus)
+            train_grid(
+                runtime,
+                store,
+                waiting,
+                on_report=on_report,
+                gpus_each=gpus,
+                at_once=options.replicas,
+            )
         kept = len(grid.models) - trained
         stage.done(f"{counted(len(grid.models), 'model')}: {kept} kept, {trained} trained")
 

@@ -87,7 +87,7 @@ def _train(store: Store, grid: Grid, run: RunOptions) -> None:
 
             runtime = RayRuntime(run.cpus)
             try:
-                complete(runtime, store, waiting, on_report=on_report)
+                complete(runtime, store, waiting, on_report=on_report, at_once=run.replicas)
             finally:
                 runtime.close()
         kept = len(grid.trials) - len(waiting)

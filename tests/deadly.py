@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from regimes.storage.artifacts import Store
 
 DEADLY = 16
 
@@ -25,6 +28,11 @@ def describe(images: torch.Tensor) -> torch.Tensor:
     return images.float().mean((1, 2))
 
 
+def always(images: torch.Tensor) -> torch.Tensor:
+    """Ends its process, whatever the images."""
+    os._exit(1)
+
+
 @dataclass(frozen=True)
 class Labelled:
     """What a trial makes."""
@@ -39,3 +47,17 @@ def work(
     if made.label == "bad":
         raise ValueError("no such luck")
     report(1, {made.label: 1.0})
+
+
+def meet(
+    store: Store, made: Labelled, device: str, report: Callable[[int, dict[str, float]], None]
+) -> None:
+    """The body of a trial that waits for another to run, as many seconds as its label says."""
+    name, until, others = f"here-{os.getpid()}", time.monotonic() + float(made.label), 0
+    store.root.write(name, b"")
+    while not others and time.monotonic() < until:
+        time.sleep(0.1)
+        others = len(store.root.sizes()) - 1
+    time.sleep(1.0 if others else 0.0)  # it has to see this one too
+    store.root.delete(name)
+    report(1, {"others": float(others)})

@@ -20,6 +20,7 @@ LARGEST_WHITENING = 12_288
 
 _OF_NETWORKS = (
     "weights", "resize", "filter", "mean", "std", "precision", "channels_last", "descriptor_batch",
+    "download_unverified",
 )  # fmt: skip
 
 
@@ -52,7 +53,7 @@ class ChosenDescriptor:
 
     @classmethod
     def find(cls, options: DescriptorOptions) -> ChosenDescriptor:
-        """Look it up; weights that are missing are downloaded, unless that is forbidden.
+        """Look it up; weights that are missing are downloaded where that is allowed.
 
         Raises:
             ConfigError: if an option does not apply, or there is no such descriptor.

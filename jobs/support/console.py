@@ -37,7 +37,8 @@ class Execution:
     cpus: int | None = None
     """CPUs of the local Ray; all by default. Ignored on a cluster."""
     replicas: int | None = None
-    """Generator and descriptor actors; one per CPU by default, or as many as the GPUs hold."""
+    """Generator and descriptor actors, and trials at once; one per CPU by default, or as many as the GPUs
+    hold. On a cluster, it bounds the nodes that are asked for."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where samples are made: auto takes the GPUs that are there, gpu makes a cluster start some."""
     gpus_per_replica: float = 1.0

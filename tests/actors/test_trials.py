@@ -93,3 +93,23 @@ def test_a_trial_that_always_fails_is_named_when_the_others_are_done(monkeypatch
             runtime.close()
     assert "no such luck" in str(caught.value.__cause__)
     assert sorted(points) == [(0, 1, {"good": 1.0}), (2, 1, {"fine": 1.0})]
+
+
+@pytest.mark.parametrize(("at_once", "patience_s"), [(None, 60), (1, 6)])
+def test_as_many_trials_run_at_once_as_are_allowed(tmp_path, at_once, patience_s):
+    others = []
+    with joined():
+        runtime = RayRuntime(2)
+        try:
+            run_trials(
+                runtime,
+                Store(str(tmp_path)),
+                [deadly.Labelled(str(patience_s))] * 2,
+                deadly.meet,
+                on_report=lambda trial, step, values: others.append(values["others"]),
+                at_once=at_once,
+            )
+        finally:
+            runtime.close()
+    assert len(others) == 2
+    assert max(others) == (0 if at_once else 1)

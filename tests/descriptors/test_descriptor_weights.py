@@ -13,6 +13,7 @@ from regimes.descriptors.options import DescriptorOptions, find_network
 from regimes.descriptors.registry import ENTRIES
 from regimes.descriptors.weights import WeightsFile, cache_folder, obtain, read_weights
 from regimes.errors import BadDescriptor
+from regimes.storage.artifacts import to_json
 
 CONTENT = bytes(range(256)) * 9000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -82,8 +83,45 @@ def test_a_download_with_the_wrong_hash_is_refused_and_not_kept(server, cache, n
 
 @pytest.mark.parametrize("name", ["net.pt", f"net-{DIGEST[:8]}.pth"])
 def test_a_download_whose_hash_is_unknown_or_begins_right_is_kept(server, name):
-    found = obtain(WeightsFile(name=name, url=f"{server.url}/whole"))
+    found = obtain(WeightsFile(name=name, url=f"{server.url}/whole"), unverified=True)
     assert found.sha256 == DIGEST
+
+
+def test_weights_whose_hash_is_unknown_are_not_downloaded_unasked(server, cache):
+    file = WeightsFile(name="net.pt", url=f"{server.url}/whole")
+    with pytest.raises(BadDescriptor, match="no hash is known") as caught:
+        obtain(file)
+    assert "pass --download-unverified (the hash it has is recorded" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert server.asked == []
+    assert obtain(file, unverified=True).path == cache / "net.pt"
+    assert obtain(file).sha256 == DIGEST
+
+
+def test_a_program_whose_hash_is_not_known_is_not_downloaded_even_if_asked(server):
+    file = WeightsFile(name="net.pt", url=f"{server.url}/whole", is_program=True)
+    with pytest.raises(BadDescriptor, match="a program of which no hash is known"):
+        obtain(file, unverified=True)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("name", ["dinov2", "clip"])
+def test_descriptors_without_a_known_hash_ask_for_consent(name, monkeypatch):
+    asked = []
+    monkeypatch.setattr("regimes.descriptors.weights._download", lambda *a: asked.append(a))
+    with pytest.raises(BadDescriptor, match="pass --download-unverified"):
+        find_network(DescriptorOptions(descriptor=name))
+    assert asked == []
+    with pytest.raises(
+        BadDescriptor, match="cannot be read"
+    ):  # nothing was downloaded in its place
+        find_network(DescriptorOptions(descriptor=name, download_unverified=True))
+    assert len(asked) == 1
+
+
+def test_consent_leaves_the_names_of_results_without_it_as_they_were():
+    assert "unverified" not in to_json(DescriptorOptions())
+    assert "unverified" in to_json(DescriptorOptions(download_unverified=True))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +133,7 @@ def test_a_download_whose_hash_is_unknown_or_begins_right_is_kept(server, name):
     ],
 )
 def test_a_download_that_fails_says_what_to_put_where_and_keeps_nothing(server, cache, path, words):
-    file = WeightsFile(name="net.pt", url=server.url + path)
+    file = WeightsFile(name="net.pt", url=server.url + path, sha256=DIGEST)
     with pytest.raises(BadDescriptor, match=words) as caught:
         obtain(file, timeout_s=1)
     message = str(caught.value)
@@ -106,7 +144,7 @@ def test_a_download_that_fails_says_what_to_put_where_and_keeps_nothing(server, 
 
 
 def test_without_a_network_the_message_is_the_same(cache):
-    file = WeightsFile(name="net.pt", url="http://127.0.0.1:9/net.pt")
+    file = WeightsFile(name="net.pt", url="http://127.0.0.1:9/net.pt", sha256=DIGEST)
     with pytest.raises(BadDescriptor, match="refused") as caught:
         obtain(file, timeout_s=1)
     assert f"put it at {cache / 'net.pt'}" in str(caught.value)
@@ -122,7 +160,7 @@ def test_absent_weights_are_not_downloaded_if_that_is_forbidden(server):
 def test_addresses_other_than_of_the_web_are_refused(tmp_path):
     (tmp_path / "net.pt").write_bytes(CONTENT)
     with pytest.raises(BadDescriptor, match="not a web address"):
-        obtain(WeightsFile(name="net.pt", url=f"file://{tmp_path}/net.pt"))
+        obtain(WeightsFile(name="net.pt", url=f"file://{tmp_path}/net.pt", sha256=DIGEST))
 
 
 def test_a_file_put_into_the_cache_is_used_if_its_hash_is_right(cache):
@@ -182,7 +220,7 @@ def test_a_download_that_leads_away_from_encryption_is_refused(server, cache, mo
     found = urllib.request.urlopen(f"{server.url}/short")
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: found)
     with pytest.raises(BadDescriptor, match="which is not encrypted"):
-        obtain(WeightsFile(name="net.pt", url="https://example.org/net.pt"))
+        obtain(WeightsFile(name="net.pt", url="https://example.org/net.pt", sha256=DIGEST))
     assert list(cache.iterdir()) == []
 
 

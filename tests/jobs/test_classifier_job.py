@@ -152,6 +152,7 @@ BAD = [
     (["--preset", "digits", "--network", "resnet51"], "did you mean"),
     (["--preset", "digits", "--per-class", "99"], "expected at least 99 of each class, got 22"),
     (["--preset", "digits", "--cpus", "0"], "--cpus: expected at least 1"),
+    (["--preset", "digits", "--replicas", "0"], "--replicas: expected at least 1"),
     (["--preset", "digits", "--gpus-per-trial", "2"], "--gpus-per-trial"),
     (["--preset", "digits", "--name", "a/b"], "--name a/b"),
     (["--preset", "digits", "--weights", "absent.pth"], "--weights absent.pth: cannot be read"),

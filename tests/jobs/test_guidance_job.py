@@ -88,7 +88,6 @@ def test_digits_train_judge_sweep_and_resume_cell_by_cell(tmp_path):
         (["--space", "x"], "kernel iou: compares images"),
         (["--eta", "1", "--churns", "0"], "eta: is DDIM's noise"),
         (["--sampler.solver", "dpmpp2m", "--churns", "0"], "guidance steps by euler or heun"),
-        (["--replicas", "2"], "--replicas: a sweep runs as trials"),
         (["--preset", "nothing"], "choose one of digits, ring, jumps, circle"),
     ],
 )

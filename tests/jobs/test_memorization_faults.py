@@ -6,12 +6,15 @@ import contextlib
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import ending_run
 import psutil
 import pytest
 from chaos import VICTIMS, check_seeds, whole_files
-from job_runs import counts, finish, run, shards, start, wait_for, workers
+from job_runs import ROOT, counts, environment, finish, run, shards, start, wait_for, workers
 
 MODELS = 8
 
@@ -112,6 +115,22 @@ def test_a_signal_while_ray_starts_stops_as_at_any_other_time(tmp_path: Path, nu
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, text
     assert "the same command goes on from here" in text
+
+
+def test_sigterm_while_ray_ends_is_heard_and_nothing_is_left() -> None:
+    """Its core gives the signal to the system, which ended the process with status -15."""
+    done = subprocess.run(
+        [sys.executable, ending_run.__file__],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=120,
+        cwd=ROOT,
+    )
+    assert done.returncode == 143, done.stderr
+    assert "terminated; the same command goes on from here" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "left: False" in done.stdout
 
 
 def test_sigterm_while_results_are_written_is_heard_although_ray_has_ended(

@@ -14,6 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from regimes.errors import ConfigError
 from regimes.jobs import results
 from regimes.jobs.support.browsing.listing import listing
 from regimes.jobs.support.browsing.runs import find_runs
@@ -259,6 +260,25 @@ def test_wrong_input_is_one_line(output, options, words, capsys):
 def test_a_folder_without_results_is_refused(tmp_path, capsys):
     assert results.main([str(tmp_path)]) == 1
     assert "no results here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("below", ["/memorization", "/memorization/seed0", "/memorization/"])
+def test_for_the_folder_of_a_job_or_of_a_run_the_one_above_is_named(output, below, capsys):
+    assert results.main([f"{output}{below}"]) == 1
+    assert capsys.readouterr().err.endswith(f"was given as --output, here {output}\n")
+
+
+def test_for_a_folder_of_something_else_none_is_named(output, capsys):
+    for name in ("artifacts/samples", "nothing"):
+        assert results.main([f"{output}/{name}"]) == 1
+        assert capsys.readouterr().err.endswith("was given as --output\n")
+
+
+def test_above_a_bucket_there_is_nothing_to_name(output):
+    bucket = Location(f"{output}/memorization")
+    bucket.uri = "s3://memorization"
+    with pytest.raises(ConfigError, match=r"was given as --output$"):
+        find_runs(bucket)
 
 
 def test_a_cluster_says_where_results_are(output, monkeypatch, capsys):

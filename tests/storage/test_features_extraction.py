@@ -116,6 +116,13 @@ def test_a_unit_under_which_workers_die_is_named_when_the_others_are_done(run):
     assert shards == [f"shard-{unit:06d}.parquet" for unit in range(8) if unit != 3]
 
 
+def test_a_descriptor_under_which_all_workers_die_is_named(run):
+    error, shards = run[3]["always"]
+    assert error.startswith("WorkFailed: python-deadly-always")
+    assert "workers died under more than 3 units" in error
+    assert shards == []
+
+
 @pytest.mark.parametrize("ids", [["a", "b", "c"], [7, 5, 9], []])
 def test_a_block_survives_the_way_between_processes(rng, ids):
     import pyarrow as pa

@@ -130,8 +130,23 @@ def find_runs(root: Location) -> list[Run]:
     if not found:
         raise ConfigError(
             f"{root.uri}: no results here; expected the folder or URI that a job was given as --output"
+            + _output_above(root)
         )
     return sorted(found, key=lambda run: run.label)
+
+
+def _output_above(root: Location) -> str:
+    """What to pass instead, if a folder is that of a job, or a run."""
+    levels = 0
+    if CONFIG in root.times():
+        levels = 2
+    elif any(CONFIG in root.child(name).times() for name in root.folders()):
+        levels = 1
+    base, mark, query = root.uri.partition("?")
+    above = base.rsplit("/", levels)[0]
+    if levels == 0 or not above or above.endswith((":", ":/")):  # nothing is above a bucket
+        return ""
+    return f", here {above}{mark}{query}"
 
 
 def choose(runs: Sequence[Run], name: str) -> Run:

@@ -123,6 +123,9 @@ class ClassifierOptions:
     """Print what would be done and what it would cost, and stop."""
     cpus: int | None = None
     """CPUs of the local Ray, one classifier on each; all by default. Ignored on a cluster."""
+    replicas: int | None = None
+    """Classifiers trained at once; as many as CPUs or GPUs hold by default. On a cluster, it bounds the nodes
+    that are asked for."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where classifiers are trained: auto takes the GPUs that are there, gpu makes a cluster start
     some."""
@@ -132,8 +135,10 @@ class ClassifierOptions:
     def __post_init__(self) -> None:
         """Refuse what could not run."""
         console.check_name(self.name)
-        if self.cpus is not None and self.cpus < 1:
-            raise ConfigError(f"--cpus: expected at least 1, got {self.cpus}")
+        for name in ("cpus", "replicas"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name}: expected at least 1, got {value}")
         if not 0 < self.gpus_per_trial <= 1:
             raise ConfigError(
                 f"--gpus-per-trial: expected a share in (0, 1], got {self.gpus_per_trial}"

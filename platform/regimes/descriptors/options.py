@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from regimes.descriptors.registry import (
 from regimes.descriptors.resize import Filter, Preprocessing, parse_rule
 from regimes.descriptors.weights import Weights, obtain, read_weights
 from regimes.errors import BadDescriptor, ConfigError
+from regimes.later import LATER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,14 @@ class DescriptorOptions:
     descriptor_batch: int = 64
     """Images per call of the network."""
     download: bool = True
-    """Whether missing weights may be downloaded."""
+    """Whether missing weights may be downloaded, if a hash of them is known."""
+    download_unverified: bool = field(default=False, metadata=LATER)
+    """Also those of which none is known (dinov2, clip): the hash they have is recorded with every result."""
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.download_unverified and not self.download:
+            raise ConfigError("--download-unverified: contradicts --no-download; leave out one")
 
     @property
     def is_network(self) -> bool:
@@ -89,7 +97,9 @@ def find_network(options: DescriptorOptions) -> tuple[NetworkConfig, Path | None
 
 def _weights_of(entry: Entry, options: DescriptorOptions) -> Weights:
     if options.weights is None:
-        return obtain(entry.weights, download=options.download)
+        return obtain(
+            entry.weights, download=options.download, unverified=options.download_unverified
+        )
     weights = read_weights(options.weights)
     prefix = entry.weights.prefix
     if entry.family != "torchscript" or (prefix and weights.sha256.startswith(prefix)):

@@ -2,8 +2,8 @@
 
 A file is what its SHA-256 says, wherever it lies. A published file is checked against the full hash
 where that is known, and against the first eight digits where its name carries them, as those of
-torchvision do (``squeezenet1_1-b8a52dc0.pth``). A download appears under its name only once it is
-complete and has been checked.
+torchvision do (``squeezenet1_1-b8a52dc0.pth``). A file of which nothing is known is downloaded only for
+who asks for that. A download appears under its name only once it is complete and has been checked.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from regimes.errors import BadDescriptor
 
 CACHE_VARIABLE = "REGIMES_CACHE"
 TIMEOUT_S = 30  # without a byte
+CONSENT = "pass --download-unverified (the hash it has is recorded with every result), or "
 _CHUNK_BYTES = 2**20
 _SUFFIX = re.compile(r"-([0-9a-f]{8})\.[a-z]+$")
 _SCHEMES = ("https", "http")
@@ -63,12 +64,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/regimes").expanduser()
 
 
-def obtain(file: WeightsFile, *, download: bool = True, timeout_s: float = TIMEOUT_S) -> Weights:
+def obtain(
+    file: WeightsFile,
+    *,
+    download: bool = True,
+    unverified: bool = False,
+    timeout_s: float = TIMEOUT_S,
+) -> Weights:
     """A published file: from the cache, or downloaded into it; never a program of which no hash is known.
 
     Args:
         file: which.
         download: whether the network may be used.
+        unverified: also for a file of which no hash is known.
         timeout_s: seconds without a byte after which a download is given up.
 
     Raises:
@@ -82,6 +90,8 @@ def obtain(file: WeightsFile, *, download: bool = True, timeout_s: float = TIMEO
             raise _absent(file, path, "it is not in the cache")
         if _is_unknown_program(file):
             raise _absent(file, path, "it is a program of which no hash is known")
+        if file.prefix is None and not unverified:
+            raise _absent(file, path, "no hash is known to check a download by", CONSENT)
         _download(file, path, timeout_s)
     found = read_weights(path)
     if not found.sha256.startswith(file.prefix or ""):
@@ -110,10 +120,10 @@ def _is_unknown_program(file: WeightsFile) -> bool:
     return file.is_program and file.prefix is None
 
 
-def _absent(file: WeightsFile, path: Path, why: str) -> BadDescriptor:
+def _absent(file: WeightsFile, path: Path, why: str, also: str = "") -> BadDescriptor:
     other = "--descriptor torchscript:FILE" if _is_unknown_program(file) else "--weights FILE"
     return BadDescriptor(
-        f"{file.name}: weights are needed and {why}; download {file.url} and put it at {path}, or "
+        f"{file.name}: weights are needed and {why}; {also}download {file.url} and put it at {path}, or "
         f"pass {other}"
     )
 
