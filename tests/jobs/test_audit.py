@@ -119,6 +119,9 @@ def test_every_number_comes_with_interval_null_and_threshold(audited):
     assert found["identical"]["value"] == 0.1
     assert found["memorized"]["null"] == pytest.approx(0.05, abs=1 / 500)
     assert found["memorized"]["low"] > found["memorized"]["null"]
+    for name in ("memorized", "precision", "recall", "density", "coverage"):
+        row = found[name]
+        assert row["null_low"] <= row["null"] <= row["null_high"]
     assert found["frechet_matched"]["num_generated"] == 500
 
 

@@ -275,6 +275,23 @@ def test_models_that_copy_half_of_the_time_are_in_transition(tables):
     assert classify(rows, 200, 8).name == "transition"
 
 
+def test_few_samples_are_not_called_as_free_of_copies_as_real_images(tables):
+    """21 of 24 are no copies, 95% of real images: a sixth more may be copies."""
+
+    def few(score):
+        low, high = wilson_interval(21, 24)
+        return dataclasses.replace(score, value=21 / 24, low=low, high=high, num_generated=24)
+
+    rows = tables["generalization"][2]
+    changed = [
+        dataclasses.replace(r, score=few(r.score)) if r.score.name == "gl" else r for r in rows
+    ]
+    found = classify(changed, 200, 8)
+    assert found.name == "transition"
+    assert found.because.endswith("too few samples to exclude 10% more copies")
+    assert "too few" not in classify(rows, 200, 8).because
+
+
 def test_models_no_better_than_the_linear_denoiser_are_off_the_manifold(tables):
     rows = tables["generalization"][2]
     at_null = round(pooled(rows, "precision_null", 200).value * M)
@@ -361,6 +378,21 @@ def test_without_models_of_disjoint_data_novelty_is_not_called_generalization(wo
     copying, learning = answer(rows, SIZES, WIDTHS)
     assert "Not even the smallest training set is memorized" in copying
     assert "were not trained" in learning
+
+
+def test_one_seed_that_agrees_is_not_more_than_chance(world):
+    """Its interval lies above a chance of a thousandth, and yet one of nine such pairs has one."""
+    evidence = world.one_half(lambda n, half: world.unseen)
+    rows = score_table(evidence, calibrate(evidence, 0.95), published_threshold=PUBLISHED)
+    for hits, regime in ((1, "transition"), (4, "novel")):
+        some = [
+            dataclasses.replace(r, score=dataclasses.replace(r.score, null=0.001))
+            if r.score.name == "rp_same_data"
+            else r
+            for r in replaced(rows, "rp_same_data", hits=hits)
+        ]
+        assert pooled(some, "rp_same_data", 200, 8).low > 0.001
+        assert classify(some, 200, 8).name == regime
 
 
 def test_without_models_of_disjoint_data_memorizers_are_still_found(world):

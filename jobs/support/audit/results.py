@@ -41,7 +41,7 @@ from regimes.scores.result import Score
 from regimes.storage.artifacts import Recipe, to_json
 from regimes.studies.audit import Copies, counts
 from regimes.studies.audit_alarms import Alarm, alarms
-from regimes.studies.audit_words import answer, finding, real_name
+from regimes.studies.audit_words import answer, finding, null_range, real_name
 
 DUPLICATES = "duplicates.parquet"
 _SHOWN_GROUPS, _SHOWN_IDS = 10, 8
@@ -53,7 +53,7 @@ class AuditRecipe(Recipe):
     """What determines the results of an audit."""
 
     kind: ClassVar[str] = "audit"
-    code_version: ClassVar[int] = 3
+    code_version: ClassVar[int] = 4
 
     experiment: AuditExperiment
     descriptor: str
@@ -112,7 +112,7 @@ class AuditResults(ResultFolder):
         yield CONFIG, config.encode()
         yield SCORES, scores_json(audited).encode()
         yield TABLE, parquet_bytes(image_table(audited))
-        yield METRICS, parquet_bytes(pa.Table.from_pylist([record(s) for s in audited.metrics]))
+        yield METRICS, parquet_bytes(pa.Table.from_pylist(_records(audited)))
         yield DUPLICATES, parquet_bytes(_duplicate_table(audited.duplicates))
         yield from audited.gallery.files()
         drawn = Drawn(_figures(audited))
@@ -146,6 +146,8 @@ class AuditResults(ResultFolder):
         for row in scores["metrics"]:
             interval = "" if row["low"] is None else f"[{row['low']:.4g}, {row['high']:.4g}]"
             null = "" if row["null"] is None else f"null {row['null']:.4g}"
+            if row["null_low"] is not None:
+                null += f" [{row['null_low']:.4g}, {row['null_high']:.4g}]"
             print(f"{row['metric']:<26}{row['value']:<12.4g}{interval:<25} {null}".rstrip())
         print()
         print("\n".join(scores["answer"]))
@@ -178,6 +180,15 @@ def record(score: Score) -> dict[str, Any]:
         "descriptor": score.descriptor,
         "higher_is_better": score.higher_is_better,
     }
+
+
+def _records(audited: Audited) -> list[dict[str, Any]]:
+    """All metrics, with the ranges of their nulls."""
+    found = []
+    for score in audited.metrics:
+        low, high = null_range(audited.copies, score) or (None, None)
+        found.append(record(score) | {"null_low": low, "null_high": high})
+    return found
 
 
 def image_table(audited: Audited) -> pa.Table:
@@ -224,7 +235,7 @@ def scores_json(audited: Audited) -> str:
             "counts": {"copies": int(c.is_copy.sum()), **counts(c)},
             "left_out": audited.left_out,
             "notes": list(audited.notes),
-            "metrics": [record(score) for score in audited.metrics],
+            "metrics": _records(audited),
         }
     )
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from regimes.report.page import Page
-from regimes.studies.reproducibility import ReproducibilityStudy, agrees
+from regimes.scores.reproducibility import agrees
+from regimes.studies.reproducibility import ReproducibilityStudy
 from regimes.studies.verdict import percent
 
 TITLES = {

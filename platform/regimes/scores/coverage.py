@@ -16,11 +16,12 @@ import math
 import numpy as np
 from scipy.stats import norm
 
-from regimes.scores.balls import count_balls
+from regimes.scores.balls import count_balls, pairs_inside
 from regimes.scores.features import Features, check_comparable
 from regimes.scores.fidelity import knn_radii
 from regimes.scores.neighbours import nearest
 from regimes.scores.products import Device
+from regimes.scores.resampling import mean_range, reach_range, reached
 from regimes.scores.result import Score, proportion
 
 
@@ -57,10 +58,11 @@ def density(
     check_comparable(generated, reference)
     radii = knn_radii(reference, k, device=device)
     balls = count_balls(generated.values, reference.values, radii, device=device)
-    null = 1.0
+    null, null_range = 1.0, None
     if heldout is not None:
         check_comparable(heldout, reference)
-        null = float(count_balls(heldout.values, reference.values, radii, device=device).mean() / k)
+        real = count_balls(heldout.values, reference.values, radii, device=device)
+        null, null_range = float(real.mean() / k), mean_range(real / k, len(balls))
     value, m = float(balls.mean() / k), len(balls)
     half = float(norm.ppf(0.975)) * balls.std(ddof=1) / k / math.sqrt(m) if m > 1 else math.nan
     return Score(
@@ -69,6 +71,7 @@ def density(
         low=max(0.0, value - half),
         high=value + half,
         null=null,
+        null_range=null_range,
         threshold=float(k),
         num_generated=m,
         num_train=len(reference),
@@ -109,12 +112,7 @@ def coverage(
     """
     check_comparable(generated, reference)
     radii = knn_radii(reference, k, device=device)
-
-    def covered(items: Features) -> np.ndarray:
-        _, squared = nearest(reference.values, items.values, device=device)
-        return squared[:, 0] <= radii
-
-    null = expected_coverage(len(generated), len(reference), k)
+    null, null_range = expected_coverage(len(generated), len(reference), k), None
     if heldout is not None:
         check_comparable(heldout, reference)
         if len(heldout) != len(generated):
@@ -122,12 +120,16 @@ def coverage(
                 f"coverage: expected as many held-out images as samples ({len(generated)}), got "
                 f"{len(heldout)}; take as many, or leave them out"
             )
-        null = float(covered(heldout).mean())
-    hits = covered(generated)
+        pairs = pairs_inside(heldout.values, reference.values, radii, device=device)
+        times, alone = reached(((j, i) for i, j in pairs), len(reference), len(heldout))
+        null, null_range = float((times > 0).mean()), reach_range(times, alone, len(generated))
+    _, squared = nearest(reference.values, generated.values, device=device)
+    hits = squared[:, 0] <= radii
     return proportion(
         name,
         hits,
         null=null,
+        null_range=null_range,
         threshold=float(k),
         num_train=len(generated),
         descriptor=generated.descriptor,

@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from regimes.scores.balls import inside_any_ball
+from regimes.scores.balls import inside_any_ball, pairs_inside
 from regimes.scores.features import Features, check_comparable
 from regimes.scores.neighbours import Floats, nearest
 from regimes.scores.products import Device
+from regimes.scores.resampling import reach_range, reached, share_range
 from regimes.scores.result import Score, proportion
 
 _REALISM_ROWS = 256
@@ -98,10 +99,12 @@ def precision(
     check_comparable(generated, reference)
     check_comparable(baseline, reference)
     radii = knn_radii(reference, k, device=device)
+    null = inside_any_ball(baseline.values, reference.values, radii, device=device)
     return proportion(
         name,
         inside := inside_any_ball(generated.values, reference.values, radii, device=device),
-        null=float(inside_any_ball(baseline.values, reference.values, radii, device=device).mean()),
+        null=float(null.mean()),
+        null_range=share_range(int(null.sum()), len(null), len(generated)),
         threshold=float(k),
         num_train=len(reference),
         descriptor=generated.descriptor,
@@ -129,16 +132,15 @@ def recall(
     """
     check_comparable(generated, reference)
     check_comparable(baseline, reference)
-    inside, covered = (
-        inside_any_ball(
-            reference.values, items.values, knn_radii(items, k, device=device), device=device
-        )
-        for items in (generated, baseline)
-    )
+    radii, of_baseline = (knn_radii(items, k, device=device) for items in (generated, baseline))
+    inside = inside_any_ball(reference.values, generated.values, radii, device=device)
+    pairs = pairs_inside(reference.values, baseline.values, of_baseline, device=device)
+    times, alone = reached(pairs, len(reference), len(baseline))
     return proportion(
         name,
         inside,
-        null=float(covered.mean()),
+        null=float((times > 0).mean()),
+        null_range=reach_range(times, alone, len(generated)),
         threshold=float(k),
         num_train=len(generated),
         descriptor=generated.descriptor,

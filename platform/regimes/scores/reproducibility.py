@@ -15,6 +15,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binom
 
 from regimes.images.pixels import Images
 from regimes.scores.features import Features, Ids, check_ids, join, match_ids
@@ -78,6 +79,21 @@ def _chance(a: Features, b: Features, threshold: float, paired_hits: int) -> flo
         block = a.values[start : start + BLOCK].astype(np.float64)
         hits += int((block @ b64.T > threshold).sum())
     return max(hits, 0) / (len(a) * (len(a) - 1))
+
+
+def agrees(score: Score, among: int) -> bool:
+    """Whether a pair agrees more often than chance, at 2.5% for all pairs together.
+
+    By the binomial law at the share of *all* couples, those of equal seeds included: a matching at random
+    gives as many, and two seeds (of which one matching in two is right) say nothing.
+
+    Args:
+        score: a fraction of seeds, with that of couples of different seeds as its null.
+        among: pairs of models that are compared, of which one could agree by chance (Bonferroni).
+    """
+    n, hits = score.num_generated, round(score.value * score.num_generated)
+    chance = (hits + score.null * n * (n - 1)) / n**2
+    return bool(binom.sf(hits - 1, n, chance) <= 0.025 / among)
 
 
 def absolute_errors(first: Images, second: Images) -> Floats:

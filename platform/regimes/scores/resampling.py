@@ -1,4 +1,4 @@
-"""Intervals of scores that are not means of items, and sets of equal size.
+"""Intervals of scores that are not means of items, ranges of nulls, and sets of equal size.
 
 The delete-a-group jackknife: items are cut at random into G groups, the score is computed G times
 without one of them, and
@@ -7,15 +7,19 @@ without one of them, and
 
 It needs G evaluations, and unlike the bootstrap it never repeats an item, which scores of
 distances and of diversity would take for a copy.
+
+A null that was measured on one set is uncertain too. Its **range** is where 95% of other sets fall that are
+like it: what a score is held against, since its own interval does not know how that set was drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t
+from scipy.stats import betabinom, t
 
 from regimes.noise import keyed_generator
 from regimes.scores.features import Features
@@ -45,6 +49,58 @@ def interval(value: float, variance: float, *, num_groups: int) -> tuple[float, 
     """95% interval by Student's t with ``num_groups - 1`` degrees of freedom."""
     half = float(t.ppf(0.975, num_groups - 1)) * variance**0.5
     return value - half, value + half
+
+
+def share_range(hits: float, trials: float, others: int) -> tuple[float, float]:
+    """Range of the share among ``others`` items, where ``hits`` of ``trials`` such items are hit.
+
+    BetaBinomial(others, hits + 1/2, trials - hits + 1/2), Jeffreys' prior.
+    """
+    misses = max(trials - hits, 0.0)
+    low, high = betabinom.ppf([0.025, 0.975], others, hits + 0.5, misses + 0.5)
+    return float(low) / others, float(high) / others
+
+
+def mean_range(values: npt.NDArray[np.float64], others: int) -> tuple[float, float]:
+    """Range of the mean of ``others`` items like these: Student's t; nan for a single one."""
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    variance = float(values.var(ddof=1)) * (1 / n + 1 / others)
+    return interval(float(values.mean()), variance, num_groups=n)
+
+
+def reached(
+    pairs: Iterable[tuple[Index, Index]], num_targets: int, num_items: int
+) -> tuple[Index, Index]:
+    """By how many items every target is reached, and how many targets every item alone reaches.
+
+    Args:
+        pairs: (targets, items) that reach them, in parts; no pair twice.
+        num_targets: N.
+        num_items: M.
+
+    Returns:
+        (N,) and (M,) int64.
+    """
+    times, last = np.zeros(num_targets, np.int64), np.zeros(num_targets, np.int64)
+    for targets, items in pairs:
+        times += np.bincount(targets, minlength=num_targets)
+        last[targets] = items
+    return times, np.bincount(last[times == 1], minlength=num_items)
+
+
+def reach_range(times: Index, alone: Index, others: int) -> tuple[float, float]:
+    """Range of the share of targets that ``others`` items reach, where these items reach as ``reached`` says.
+
+    By the jackknife over items: without one of them, the targets that it alone reaches are lost.
+    """
+    n, share = len(alone), float((times > 0).mean())
+    if n < 2:
+        return 0.0, 1.0
+    variance = jackknife_variance((share - alone / len(times)).tolist()) * (1 + n / others)
+    low, high = interval(share, variance, num_groups=n)
+    return max(low, 0.0), min(high, 1.0)
 
 
 def equal_number(heldout: Features, count: int, *, seed: int = 0) -> Features:

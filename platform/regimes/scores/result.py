@@ -26,6 +26,8 @@ class Score:
     """Upper end."""
     null: float
     """The same score where the effect is absent; each score's docstring says of what."""
+    null_range: tuple[float, float] | None = None
+    """Where 95% of sets fall that are like the one that gave the null; None where that is not known."""
     threshold: float
     """What an item is compared with."""
     num_generated: int
@@ -79,6 +81,7 @@ def proportion(
     descriptor: str,
     higher_is_better: bool | None,
     per_item: Mapping[str, Vector] | None = None,
+    null_range: tuple[float, float] | None = None,
 ) -> Score:
     """The ``Score`` that is a fraction of items, with its Wilson interval over the items.
 
@@ -92,6 +95,7 @@ def proportion(
         low=low,
         high=high,
         null=null,
+        null_range=null_range,
         threshold=threshold,
         num_generated=len(hits),
         num_train=num_train,

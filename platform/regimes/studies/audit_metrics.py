@@ -218,7 +218,7 @@ class _Parts:
 
     def _honest(self, score: Score) -> Score:
         """Without held-out images there is no null."""
-        return replace(score, null=math.nan) if self.heldout is None else score
+        return replace(score, null=math.nan, null_range=None) if self.heldout is None else score
 
 
 def distance_tests(sets: AuditSets, device: Device) -> list[Score]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from scipy.stats import betabinom
 
+from regimes.scores.resampling import share_range
 from regimes.scores.result import Score, wilson_interval
 from regimes.studies.audit import Copies
 from regimes.studies.audit_metrics import WIDEST_FRECHET
@@ -107,20 +108,16 @@ def _flips(copies: Copies) -> str:
 
 
 def null_range(copies: Copies, score: Score) -> tuple[float, float] | None:
-    """Where 95% of sets lie that copy as often as the reference images, or None if not a count of copies.
+    """Where 95% of sets lie that are like the reference images, or None if that is not known.
 
-    The null is measured on H reference images, so for M others it is beta-binomial, with Jeffreys'
-    prior: BetaBinomial(M, h + 1/2, H - h + 1/2) where h of H count as copies. A score outside of its
-    interval around the null may still lie inside this range, if there are few reference images.
+    The null is measured on H reference images, so for M others a count is beta-binomial (``share_range``).
+    A null outside of a score's interval may still have the score inside its range.
     """
     counted = ("memorized", "flips", "ratio")
     if not score.name.startswith(counted) or math.isnan(score.null):
-        return None
-    total = len(copies.is_copy)
+        return score.null_range
     hits, references = copies.chance(round(score.null * len(copies.real_similarity)))
-    misses = max(references - hits, 0.0)
-    low, high = betabinom.ppf([0.025, 0.975], total, hits + 0.5, misses + 0.5)
-    return float(low) / total, float(high) / total
+    return share_range(hits, references, len(copies.is_copy))
 
 
 def finding(copies: Copies) -> str:

@@ -285,7 +285,7 @@ def _fidelity(evidence: Evidence) -> Iterator[Row]:
 
 def _reference(score: Score) -> Score:
     """A score that is itself a null has none."""
-    return dataclasses.replace(score, null=math.nan)
+    return dataclasses.replace(score, null=math.nan, null_range=None)
 
 
 def pooled(rows: Sequence[Row], name: str, n: int, width: int | None = None) -> Score | None:
@@ -311,6 +311,7 @@ def pooled(rows: Sequence[Row], name: str, n: int, width: int | None = None) -> 
         low=low,
         high=high,
         null=float(np.average([s.null for s in chosen], weights=weights)),
+        null_range=None,
         num_generated=sum(weights),
         per_item={},
     )

@@ -20,14 +20,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
 
 from regimes.errors import BadSource, IdMismatch
 from regimes.images.pixels import Images
 from regimes.scores import paired
 from regimes.scores.agreement import Agreement, Comparison
 from regimes.scores.features import Ids, check_ids
-from regimes.scores.reproducibility import RAW_PIXELS
+from regimes.scores.reproducibility import RAW_PIXELS, agrees
 from regimes.scores.result import Score
 from regimes.studies.verdict import percent
 
@@ -300,21 +299,6 @@ def answer(found: ReproducibilityStudy) -> tuple[str, str]:
         f"chance for {percent(found.chance('mae_score'))}."
     )
     return first, second
-
-
-def agrees(score: Score, among: int) -> bool:
-    """Whether a pair agrees more often than chance, at 2.5% for all pairs together.
-
-    By the binomial law at the share of *all* couples, those of equal seeds included: a matching at random
-    gives as many, and two seeds (of which one matching in two is right) say nothing.
-
-    Args:
-        score: a fraction of seeds, with that of couples of different seeds as its null.
-        among: pairs of models that are compared, of which one could agree by chance (Bonferroni).
-    """
-    n, hits = score.num_generated, round(score.value * score.num_generated)
-    chance = (hits + score.null * n * (n - 1)) / n**2
-    return bool(binom.sf(hits - 1, n, chance) <= 0.025 / among)
 
 
 def any_agree(scores: Collection[Score]) -> bool:
