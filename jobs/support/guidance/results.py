@@ -47,7 +47,7 @@ class GuidanceRecipe(Recipe):
     """What determines the results of a sweep."""
 
     kind: ClassVar[str] = "guidance"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     experiment: GuidanceExperiment
     cells: tuple[str, ...]

@@ -41,7 +41,7 @@ class ResultsRecipe(Recipe):
     """What determines the results of a memorization study."""
 
     kind: ClassVar[str] = "results"
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
 
     experiment: MemorizationExperiment
     images: Recipe

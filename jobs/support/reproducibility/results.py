@@ -43,7 +43,7 @@ class ComparisonRecipe(Recipe):
     """What determines the results of a comparison."""
 
     kind: ClassVar[str] = "comparison"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     experiment: ReproducibilityExperiment
     descriptor: str
