@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 
 from regimes.actors.neighbours import ShardedSearch
@@ -42,6 +43,7 @@ from regimes.scores.neighbours import Search, nearest
 from regimes.storage.artifacts import Store
 from regimes.studies.audit import AuditSets, find_copies
 from regimes.studies.audit_alarms import ALARMS
+from regimes.studies.audit_matches import Repeats
 from regimes.studies.audit_metrics import NUM_METRIC_STEPS, Limits, all_scores, duplicate_groups
 from regimes.words import counted
 
@@ -153,9 +155,22 @@ def _audit(plan: AuditFeatures, runtime: RayRuntime, run: AuditOptions) -> Audit
         stage.advance()
         again = duplicate_groups(rows["generated"], None, close, device=device)
         stage.advance()
+        held = rows.get("heldout")
+        repeats = Repeats(
+            generated=again.first,
+            heldout=np.zeros(0, np.int64)
+            if held is None
+            else duplicate_groups(held, None, close, device=device).first,
+        )
         same_pixels = pixel_comparison(read)
         copies = find_copies(
-            sets, experiment.rules, same.first, same_pixels, stage.advance, search=search
+            sets,
+            experiment.rules,
+            same.first,
+            same_pixels,
+            stage.advance,
+            search=search,
+            repeats=repeats,
         )
         limits = Limits(manifold=experiment.manifold_images, device=device)
         metrics = all_scores(copies, sets, raw, (same, again), limits, stage.advance)

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 from classified import CLASSES, GOOD, planted, planted_arms
+from scipy.stats import binom
 
 from regimes.classifiers import scores
 from regimes.classifiers.scores import Predictions
 from regimes.errors import IdMismatch
-from regimes.studies.classification import answer, learned, pairs_of, study
+from regimes.studies.classification import answer, difference, learned, pairs_of, study
 
 
 def test_planted_effects_are_found_with_their_direction():
@@ -51,6 +52,47 @@ def test_equal_arms_are_rarely_called_different():
         found = study(predictions, CLASSES)
         called += found.comparison("real+generated").effect != "no measurable difference"
     assert called / 30 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 30)
+
+
+def independent(per_class, accuracy, rng, seeds=3):
+    """What classifiers say that are right on the same images every time, and on others than any other's."""
+    labels = np.arange(2).repeat(per_class)
+    right = rng.random(2 * per_class) < accuracy
+    p = Predictions(
+        ids=np.arange(len(labels)),
+        labels=labels,
+        probabilities=np.eye(2, dtype=np.float32)[np.where(right, labels, 1 - labels)],
+    )
+    return [p] * seeds
+
+
+def test_few_test_images_of_a_class_give_wide_intervals():
+    """Three images per class, as good as each other: by the normal quantile 17% differed."""
+    rng, called = np.random.default_rng(0), 0
+    for _ in range(300):
+        e = difference(independent(3, 0.5, rng), independent(3, 0.5, rng))
+        called += not e.low <= 0 <= e.high
+        assert 2 <= e.freedom <= 4
+    assert called <= binom.ppf(0.999, 300, 0.05)
+    many = difference(independent(200, 0.5, rng), independent(200, 0.5, rng))
+    assert many.freedom > 300
+
+
+def test_effects_hold_for_all_arms_together():
+    """Five arms as good as the real images: each for itself, some arm differed in a fifth of studies."""
+    rng, called = np.random.default_rng(0), 0
+    arms = ("real", "generated", "diverse", "real+generated", "real+diverse")
+    for _ in range(40):
+        trials = {arm: independent(50, 0.7, rng) for arm in arms}
+        found = study({(a, s): t[s] for a, t in trials.items() for s in range(3)}, CLASSES)
+        called += any(c.effect != "no measurable difference" for c in found.comparisons)
+        c = found.comparisons[0]
+        assert c.among == 6
+        low, high = c.main.among(6)
+        assert low < c.main.low < c.main.high < high
+        assert c.main.among(1) == pytest.approx((c.main.low, c.main.high), abs=1e-9)
+    assert called <= binom.ppf(0.999, 40, 0.05)
+    assert "for all 6 comparisons]" in answer(found)[0]
 
 
 def test_interval_of_an_arm_covers_both_of_its_parts():

@@ -91,7 +91,12 @@ def _seconds_of_products(e: AuditExperiment, count: dict[str, int], dimension: i
     each = (time.perf_counter() - started) / _TIMED_ROWS**2
     train, generated, flips = count["train"], count["generated"], 2 if e.count_flips else 1
     compared = generated + count.get("heldout", 0)
-    pairs = (flips * train) ** 2 + generated**2 + train * (compared * (flips + 2) + train)
+    pairs = (
+        (flips * train) ** 2
+        + generated**2
+        + count.get("heldout", 0) ** 2
+        + train * (compared * (flips + 2) + train)
+    )
     # Precision, recall, density and coverage of parts: radii of either side, and who lies within.
     t, g = min(train, e.manifold_images), min(generated, e.manifold_images)
     return each * (pairs + 3 * t**2 + 2 * g**2 + 8 * t * g)

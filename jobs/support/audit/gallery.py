@@ -13,7 +13,8 @@ from regimes.figures.style import png_bytes
 from regimes.images.pixels import Images
 from regimes.report.gallery import GalleryPage, page_name, render_gallery
 from regimes.scores.features import Index
-from regimes.studies.audit import Copies, Flags, SamePixels
+from regimes.studies.audit import Copies
+from regimes.studies.audit_matches import Flags, SamePixels
 
 PER_PAGE = 5 * COLUMNS
 FOLDER = "gallery"

@@ -53,7 +53,7 @@ class AuditRecipe(Recipe):
     """What determines the results of an audit."""
 
     kind: ClassVar[str] = "audit"
-    code_version: ClassVar[int] = 4
+    code_version: ClassVar[int] = 5
 
     experiment: AuditExperiment
     descriptor: str

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, norm, rankdata, t
+from scipy.stats import binomtest, rankdata, t
 
 from regimes.errors import BadSource
 from regimes.scores.result import wilson_interval
@@ -33,8 +33,6 @@ Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 
 METRICS = ("balanced_accuracy", "accuracy", "auc")
-Z = float(norm.ppf(0.975))
-"""Half-width of a 95% normal interval, in standard errors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +155,24 @@ def image_error(terms: Floats, labels: npt.NDArray[np.int64]) -> float:
     return math.sqrt(sum(len(g) * float(g.var(ddof=1)) for g in groups))
 
 
+def image_freedom(terms: Floats, labels: npt.NDArray[np.int64]) -> float:
+    """Degrees of freedom of that error, few where classes have few test images (Welch and Satterthwaite).
+
+    As many as of a common variance where no two images of a class differ.
+    """
+    groups = [terms[labels == label] for label in np.unique(labels)]
+    parts = [(len(g) * float(g.var(ddof=1)), len(g) - 1) for g in groups]
+    total = sum(variance for variance, _ in parts)
+    if total == 0:
+        return float(sum(free for _, free in parts))
+    return total**2 / sum(variance**2 / free for variance, free in parts)
+
+
+def image_half(terms: Floats, labels: npt.NDArray[np.int64]) -> float:
+    """Half-width of the 95% interval of a sum of terms over test images, by Student's t."""
+    return float(t.ppf(0.975, image_freedom(terms, labels))) * image_error(terms, labels)
+
+
 def value(p: Predictions, metric: str, label: int | None = None) -> float:
     """A score by its name: one of ``METRICS``, or "recall" of a class."""
     if metric == "recall":
@@ -187,7 +203,7 @@ def image_interval(
         high = math.sqrt(sum((e[1] - q) ** 2 for q, e in zip(shares, ends))) / len(ends)
         return mean - low, mean + high
     terms = np.mean([image_terms(p, metric) for p in trials], axis=0)
-    half = Z * image_error(terms, first.labels)
+    half = image_half(terms, first.labels)
     return max(0.0, mean - half), min(1.0, mean + half)
 
 

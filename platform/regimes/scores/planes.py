@@ -147,8 +147,13 @@ def outside_hull(
         generated_hull=own,
         overlap_percent=100 * shared / (hull.area + own.area - shared),
         expected=expected,
-        critical=int(nbinom.ppf(0.95, vertices, vertices / (vertices + expected))),
+        critical=most_outside(vertices, len(theirs), len(ours)),
     )
+
+
+def most_outside(vertices: int, num_real: int, num_items: int) -> int:
+    """How many of ``num_items`` are outside a hull in 95% of cases, if they are like the real images."""
+    return int(nbinom.ppf(0.95, vertices, num_real / (num_real + num_items)))
 
 
 def _pca(generated: Features, real: Features) -> tuple[Floats, Floats]:

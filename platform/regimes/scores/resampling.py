@@ -51,6 +51,18 @@ def interval(value: float, variance: float, *, num_groups: int) -> tuple[float, 
     return value - half, value + half
 
 
+def effective_number(groups: Index) -> float:
+    """How many independent items count for as much as these, of which some are the same: n^2 / sum size^2.
+
+    Source: Kish 1965. Where groups are equal in size, it is their number; n where no two are the same.
+
+    Args:
+        groups: (N,) a number for every item, equal for those that are the same.
+    """
+    sizes = np.unique(groups, return_counts=True)[1].astype(np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
 def share_range(hits: float, trials: float, others: int) -> tuple[float, float]:
     """Range of the share among ``others`` items, where ``hits`` of ``trials`` such items are hit.
 

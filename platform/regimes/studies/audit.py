@@ -15,8 +15,8 @@ that matter most. An image without contrast is a row of zeros: it is similar to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +25,10 @@ from regimes.errors import ConfigError
 from regimes.scores.calibration import Threshold, quantile_threshold
 from regimes.scores.features import Features, Index, check_comparable, check_mirrored
 from regimes.scores.neighbours import Search, nearest, similarities
+from regimes.scores.resampling import effective_number
 from regimes.scores.result import wilson_interval
+from regimes.studies.audit_matches import Flags, Floats, Look, Matches, Repeats, SamePixels
 
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-SamePixels = Callable[[str, Index, Index, Flags], Flags]
-"""(set, positions in it, positions of training images, which of them to flip) -> which are equal."""
-
-LOOKALIKE = 0.99
-"""Similarity from which pixels are compared: equal images have 1 but for rounding, also that of bf16."""
 FEWEST = 8
 """Images of a set, at least."""
 CROWDED = 10
@@ -101,29 +96,6 @@ class AuditSets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matches:
-    """The nearest training image of every image of a set; arrays of length M."""
-
-    nearest: Index
-    """Its position among the training images: the first of its duplicates."""
-    flipped: Flags
-    """Whether its flip is nearer than itself."""
-    similarity: Floats
-    """To the nearest, or to its flip."""
-    unflipped: Floats
-    """To the most similar training image, flips not counted."""
-    d1: Floats
-    """Distance to the nearest."""
-    d2: Floats
-    """Distance to the nearest that is another image."""
-
-    @property
-    def ratio(self) -> Floats:
-        """d1 / d2, in [0, 1]; 1 where both are 0."""
-        return np.divide(self.d1, self.d2, out=np.ones_like(self.d1), where=self.d2 > 0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
     """What the audit says of every generated image."""
 
@@ -138,8 +110,20 @@ class Copies:
     """Generated images whose pixels equal those of their nearest training image (or its flip)."""
     identical_real: Flags
     """The same of the reference images; none where they are training images."""
+    repeats: Repeats
     is_biased: bool = False
     """See ``AuditSets.is_biased``."""
+
+    @property
+    def independent(self) -> float:
+        """How many different images the generated ones count for."""
+        return effective_number(self.repeats.generated)
+
+    @property
+    def distinct_beyond(self) -> tuple[int, int]:
+        """How many of how many different generated images are beyond all reference images."""
+        first = self.repeats.generated
+        return len(np.unique(first[self.is_beyond])), len(np.unique(first))
 
     @property
     def real_similarity(self) -> Floats:
@@ -149,13 +133,16 @@ class Copies:
     def chance(self, hits: int) -> tuple[float, float]:
         """How many of how many independent images the reference images count for, of which ``hits`` are hit.
 
-        Without held-out images each counts for half of one, and one of them for nothing. Two training
-        images that are nearest to one another have *one* similarity between them, so it is there twice;
-        and an image like the training images is one of their closest pair with chance 2 / (N + 1), not
-        1 / (N + 1).
+        Held-out images that are the same count once. Without held-out images each counts for half of one,
+        and one of them for nothing. Two training images that are nearest to one another have *one*
+        similarity between them, so it is there twice; and an image like the training images is one of their
+        closest pair with chance 2 / (N + 1), not 1 / (N + 1).
         """
         count = len(self.real_similarity)
-        return (hits, count) if self.reference == "heldout" else (hits / 2, (count - 1) / 2)
+        if self.reference == "train":
+            return hits / 2, (count - 1) / 2
+        independent = effective_number(self.repeats.heldout[~self.identical_real])
+        return hits * independent / count, independent
 
     @property
     def is_copy(self) -> Flags:
@@ -186,21 +173,26 @@ class Copies:
         """Chance that an image like the reference images is at least as similar, (M,).
 
         (1 + #{reference >= similarity}) / (1 + #reference), of training images (2 + #) / (1 + #), see
-        ``chance``: valid for each image alone, if it is exchangeable with the reference images.
+        ``chance``, where held-out images that are the same are one: valid for each image alone, if it is
+        exchangeable with the reference images.
         """
         ordered = np.sort(self.real_similarity)
         at_least = len(ordered) - np.searchsorted(ordered, self.generated.similarity, "left")
-        alone = 1 if self.reference == "heldout" else 2
-        return np.minimum(1.0, (alone + at_least) / (1 + len(ordered)))
+        if self.reference == "train":
+            return np.minimum(1.0, (2 + at_least) / (1 + len(ordered)))
+        _, independent = self.chance(0)
+        return (1 + at_least * independent / len(ordered)) / (1 + independent)
 
     @property
     def intervals(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """95% intervals (Wilson) of the shares of copies among generated and among reference images."""
         passed, independent = self.chance(int((self.real_similarity > self.threshold.value).sum()))
-        return (
-            wilson_interval(int(self.is_copy.sum()), len(self.is_copy)),
-            wilson_interval(min(passed, independent), independent),
-        )
+        return self.interval(self.is_copy), wilson_interval(min(passed, independent), independent)
+
+    def interval(self, hits: Flags) -> tuple[float, float]:
+        """95% interval (Wilson) of a share of generated images, of which those that are the same are one."""
+        n = self.independent
+        return wilson_interval(min(n * float(hits.mean()), n), n)
 
     def rules_met(self) -> dict[str, Flags]:
         """Every rule that marks a generated image as a copy, strongest first."""
@@ -225,6 +217,7 @@ def find_copies(
     on_step: Callable[[], None] = lambda: None,
     *,
     search: Search = nearest,
+    repeats: Repeats | None = None,
 ) -> Copies:
     """Compare every generated image, and every reference image, with the training images.
 
@@ -235,6 +228,7 @@ def find_copies(
         same_pixels: compares images pixel by pixel; asked about look-alikes only.
         on_step: called twice.
         search: finds nearest references, as ``nearest`` does.
+        repeats: which images of the other sets are the same; None compares rows.
 
     Raises:
         ConfigError: if the training images are too few or too alike to be told apart.
@@ -250,7 +244,7 @@ def find_copies(
     else:
         real = index.match(sets.heldout)
     on_step()
-    look = _Look(groups=groups, same_pixels=same_pixels, flips=sets.mirrored is not None)
+    look = Look(groups=groups, same_pixels=same_pixels, flips=sets.mirrored is not None)
     generated, known = look.identical("generated", generated)
     leaked = np.zeros(len(real.similarity), np.bool_)
     if sets.heldout is not None:
@@ -270,43 +264,9 @@ def find_copies(
         real=real,
         identical=known,
         identical_real=leaked,
+        repeats=Repeats.of(sets.generated, sets.heldout) if repeats is None else repeats,
         is_biased=sets.is_biased,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
-    """Compares look-alikes pixel by pixel, with every training image that counts as the same.
-
-    Duplicates may differ in a few pixels: a copy of the second of them does not equal the first.
-    """
-
-    groups: Index
-    same_pixels: SamePixels
-    flips: bool
-
-    def identical(self, name: str, matches: Matches) -> tuple[Matches, Flags]:
-        """Which images equal a training image; their matches are with that very image."""
-        found = np.zeros(len(matches.similarity), np.bool_)
-        nearest, flipped = matches.nearest.copy(), matches.flipped.copy()
-        for i in np.flatnonzero(matches.similarity >= LOOKALIKE):
-            for j, flip in self._candidates(int(nearest[i]), bool(flipped[i])):
-                asked = np.array([i]), np.array([j]), np.array([flip])
-                if self.same_pixels(name, *asked)[0]:
-                    found[i], nearest[i], flipped[i] = True, j, flip
-                    break
-        same = np.where(flipped, matches.unflipped, matches.similarity)
-        unflipped = np.where(matches.flipped, same, matches.unflipped)
-        return replace(matches, nearest=nearest, flipped=flipped, unflipped=unflipped), found
-
-    def _candidates(self, nearest: int, flipped: bool) -> Iterator[tuple[int, bool]]:
-        """The match itself first, then the others of its group, as they are before their flips."""
-        yield nearest, flipped
-        members = np.flatnonzero(self.groups == self.groups[nearest])
-        for flip in (False, True) if self.flips else (False,):
-            for j in members.tolist():
-                if (j, flip) != (nearest, flipped):
-                    yield j, flip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,8 @@ def alarms(copies: Copies) -> dict[Alarm, str]:
     exact: generated images equal a training image (or its flip, where flips count) in every pixel.
     beyond: more images than chance gives in 99% of cases are more similar to a training image than any
     of the H reference images is. Of M images like these, BetaBinomial(M, 1, H) are; where N training
-    images are compared with one another, H is (N - 1) / 2 (see ``Copies.chance``).
+    images are compared with one another, H is (N - 1) / 2 (see ``Copies.chance``). Images that are the
+    same count once.
     calibrated: the share above the calibrated threshold has an interval above that of the reference
     images (both 95%, Wilson).
 
@@ -31,8 +32,8 @@ def alarms(copies: Copies) -> dict[Alarm, str]:
         found["exact"] = f"{_images(exact, 'equals', 'equal')} a training image in every pixel"
     if copies.is_biased:
         return found
-    beyond, real = int(copies.is_beyond.sum()), len(copies.real_similarity)
-    most = int(betabinom.ppf(_SURE, len(copies.is_beyond), 1, copies.chance(0)[1]))
+    (beyond, total), real = copies.distinct_beyond, len(copies.real_similarity)
+    most = int(betabinom.ppf(_SURE, total, 1, copies.chance(0)[1]))
     if beyond > most:
         found["beyond"] = (
             f"{_images(beyond, 'is', 'are')} more similar to a training image than any of {real:,} real "

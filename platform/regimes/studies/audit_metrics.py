@@ -26,7 +26,8 @@ from regimes.scores.products import Device
 from regimes.scores.resampling import equal_number
 from regimes.scores.result import Score, proportion
 from regimes.scores.vendi import vendi_score
-from regimes.studies.audit import AuditSets, Copies, Flags
+from regimes.studies.audit import AuditSets, Copies
+from regimes.studies.audit_matches import Flags
 
 NUM_METRIC_STEPS = 12
 NEIGHBOURS = 5
@@ -41,35 +42,40 @@ _REPEATS = ("duplicates_train", "duplicates_generated")
 
 def copy_scores(copies: Copies, sets: AuditSets) -> list[Score]:
     """The scores that count copies."""
-    c, real = copies, ~copies.identical_real
+    c, real, fraction = copies, ~copies.identical_real, partial(_fraction, copies)
     levels = sorted(c.rules.published)
     found = [
-        _fraction("memorized", c.is_copy, c.real_similarity > c.threshold.value, sets,
+        fraction("memorized", c.is_copy, c.real_similarity > c.threshold.value, sets,
                   threshold=c.threshold.value),
         *(
-            _fraction(f"memorized_published_{t:g}", c.is_published(t), c.real.unflipped[real] > t, sets,
+            fraction(f"memorized_published_{t:g}", c.is_published(t), c.real.unflipped[real] > t, sets,
                       threshold=t)
             for t in levels
         ),
-        _fraction("beyond_real", c.is_beyond, 1 / (c.chance(0)[1] + 1), sets,
+        fraction("beyond_real", c.is_beyond, 1 / (c.chance(0)[1] + 1), sets,
                   threshold=float(c.real_similarity.max())),
-        _fraction("identical", c.identical,
+        fraction("identical", c.identical,
                   math.nan if c.reference == "train" else c.identical_real, sets, threshold=0.0),
     ]  # fmt: skip
     if sets.mirrored is not None:
         flipped = c.real.flipped & (c.real.similarity > c.threshold.value)
-        found.append(
-            _fraction("flips", c.is_flip, flipped[real], sets, threshold=c.threshold.value)
-        )
+        found.append(fraction("flips", c.is_flip, flipped[real], sets, threshold=c.threshold.value))
     near = c.real.d1 < c.rules.ratio * c.real.d2
-    found.append(_fraction("ratio", c.is_ratio, near[real], sets, threshold=c.rules.ratio))
+    found.append(fraction("ratio", c.is_ratio, near[real], sets, threshold=c.rules.ratio))
     return found
 
 
 def _fraction(
-    name: str, hits: Flags, null: Flags | float, sets: AuditSets, *, threshold: float
+    copies: Copies,
+    name: str,
+    hits: Flags,
+    null: Flags | float,
+    sets: AuditSets,
+    *,
+    threshold: float,
 ) -> Score:
-    return proportion(
+    low, high = copies.interval(hits)
+    score = proportion(
         name,
         hits,
         null=null if isinstance(null, float) else float(null.mean()),
@@ -78,6 +84,7 @@ def _fraction(
         descriptor=sets.train.descriptor,
         higher_is_better=False,
     )
+    return replace(score, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from scipy.stats import betabinom
 
-from regimes.scores.resampling import share_range
-from regimes.scores.result import Score, wilson_interval
+from regimes.scores.resampling import effective_number, share_range
+from regimes.scores.result import Score
 from regimes.studies.audit import Copies
 from regimes.studies.audit_metrics import WIDEST_FRECHET
 from regimes.words import counted
@@ -44,7 +45,7 @@ def answer(copies: Copies) -> list[str]:
 
 def _copies(copies: Copies) -> str:
     found, total = int(copies.is_copy.sum()), len(copies.is_copy)
-    low, high = wilson_interval(found, total)
+    low, high = copies.interval(copies.is_copy)
     passed = f"{100 * (1 - copies.rules.quantile):.3g}%"
     compared = (
         f"that {passed} of {real_name(copies)} reach"
@@ -54,7 +55,19 @@ def _copies(copies: Copies) -> str:
     return (
         f"{found:,} of {total:,} generated images ({share(found / total)} [{share(low)}, "
         f"{share(high)}]) are at least as similar to a training image as the threshold {compared}: "
-        f"{_against_chance(copies)}."
+        f"{_against_chance(copies)}.{_repeated(copies)}"
+    )
+
+
+def _repeated(copies: Copies) -> str:
+    """Images that repeat one another are no independent evidence."""
+    _, distinct = copies.distinct_beyond
+    total, independent = len(copies.is_copy), copies.independent
+    if independent > _FEW_REPEATS * total:
+        return ""
+    return (
+        f" {distinct:,} of the generated images are different ones: they count for {independent:,.0f} of "
+        f"{total:,} in the interval."
     )
 
 
@@ -76,14 +89,15 @@ def _certain(copies: Copies) -> str:
     """The counts that need no threshold."""
     if copies.is_biased:
         return f"{_exact(copies)} in every pixel."
-    beyond, total = int(copies.is_beyond.sum()), len(copies.is_beyond)
+    beyond, total = copies.distinct_beyond
     _, independent = copies.chance(0)
     chance = total / (independent + 1)
     often = int(betabinom.ppf(0.95, total, 1, independent))
     return (
         f"{_exact(copies)} in every pixel{_flips(copies)}, and {beyond:,} "
-        f"{'is' if beyond == 1 else 'are'} more similar to one than "
-        f"any of {real_name(copies, count=True)} is (by chance {chance:.2g}, "
+        f"{'different ones ' if beyond != 1 and total < len(copies.is_beyond) else ''}"
+        f"{'is' if beyond == 1 else 'are'} more "
+        f"similar to one than any of {real_name(copies, count=True)} is (by chance {chance:.2g}, "
         f"in 95% of cases at most {often:,})."
     )
 
@@ -117,7 +131,7 @@ def null_range(copies: Copies, score: Score) -> tuple[float, float] | None:
     if not score.name.startswith(counted) or math.isnan(score.null):
         return score.null_range
     hits, references = copies.chance(round(score.null * len(copies.real_similarity)))
-    return share_range(hits, references, len(copies.is_copy))
+    return share_range(hits, references, round(copies.independent))
 
 
 def finding(copies: Copies) -> str:
@@ -160,6 +174,7 @@ _BIASED = (
     "one another. Pass --heldout, or --descriptor pixels"
 )
 _HIGH_NULL = 0.2
+_FEW_REPEATS = 0.9
 
 
 def beware(copies: Copies, metrics: Sequence[Score]) -> list[str]:
@@ -167,6 +182,7 @@ def beware(copies: Copies, metrics: Sequence[Score]) -> list[str]:
     found = [
         _NO_HELDOUT if copies.reference == "train" else "",
         _leaked(copies),
+        _series(copies),
         _published(metrics),
         _unequal(metrics),
         _too_wide(metrics),
@@ -182,6 +198,18 @@ def _leaked(copies: Copies) -> str:
         f"{counted(leaked, 'held-out image equals', 'held-out images equal')} a training image in every "
         "pixel, which is not held out: the threshold leaves such images out. Whether the rest is unseen "
         "cannot be told from here."
+    )
+
+
+def _series(copies: Copies) -> str:
+    """Held-out images that are the same."""
+    count, first = len(copies.repeats.heldout), copies.repeats.heldout
+    if not count or effective_number(first) > _FEW_REPEATS * count:
+        return ""
+    return (
+        f"{len(np.unique(first)):,} of {count:,} held-out images are different ones: the threshold and every "
+        f"null rest on as few as {effective_number(first):,.0f} independent images. Series that differ by "
+        "more than --duplicate-distance are not seen, and make intervals and chances too sure."
     )
 
 

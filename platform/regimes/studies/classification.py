@@ -9,8 +9,9 @@ seed share their initial weights, their order and their real images:
   of all comparisons are adjusted by Holm's rule
 
 An arm **helps** (**hurts**) if the interval of its difference in balanced accuracy, over seeds and
-images together, lies above (below) 0. What to expect when nothing is going on: images that tell no
-more than the real ones do (copies, at best) give a difference of 0.
+images together, lies above (below) 0, at a level that holds for all comparisons of the study together
+(Bonferroni). Few test images of a class give few degrees of freedom. What to expect when nothing is going
+on: images that tell no more than the real ones do (copies, at best) give a difference of 0.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.stats import t as student
 
 from regimes.classifiers import scores
 from regimes.classifiers.scores import McNemar, Predictions
@@ -57,6 +59,28 @@ class Estimate:
     """Of an arm: what calls that ignore the images score; for accuracy the share of the largest
     class, if that is more. Of a difference: 0."""
     by_seed: tuple[float, ...]
+    freedom: float = math.inf
+    """Degrees of freedom of the interval for other test images."""
+
+    def among(self, count: int) -> tuple[float, float]:
+        """An interval that holds for ``count`` estimates together (Bonferroni), and contains [low, high].
+
+        Student's t at the level 1 - 0.05 / count, of both errors together (Welch and Satterthwaite): two
+        quantiles for few seeds in quadrature would find next to nothing.
+        """
+        if math.isnan(self.low):
+            return math.nan, math.nan
+        free = len(self.by_seed) - 1, self.freedom
+        errors = [
+            max(self.value - low, high - self.value) / student.ppf(0.975, f)
+            for (low, high), f in zip((self.seeds, self.images), free, strict=True)
+        ]
+        total = math.hypot(*errors)
+        if total == 0:
+            return self.low, self.high
+        freedom = total**4 / sum(e**4 / f for e, f in zip(errors, free, strict=True))
+        half = float(student.ppf(1 - 0.025 / count, freedom)) * total
+        return min(self.low, self.value - half), max(self.high, self.value + half)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +97,8 @@ class Comparison:
     """Of all seeds together."""
     p_adjusted: float
     """By Holm's rule, for all comparisons of the study."""
+    among: int
+    """How many comparisons the study has."""
 
     @property
     def main(self) -> Estimate:
@@ -82,11 +108,12 @@ class Comparison:
     @property
     def effect(self) -> Effect:
         """Whether the arm does better than its base."""
-        if math.isnan(self.main.low):
+        low, high = self.main.among(self.among)
+        if math.isnan(low):
             return "one seed, no verdict"
-        if self.main.low > 0:
+        if low > 0:
             return "helps"
-        return "hurts" if self.main.high < 0 else "no measurable difference"
+        return "hurts" if high < 0 else "no measurable difference"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +238,7 @@ def as_estimate(
     null: float,
     *,
     is_share: bool,
+    freedom: float = math.inf,
 ) -> Estimate:
     """Mean over seeds with its intervals, which are cut to what the score can be.
 
@@ -221,6 +249,7 @@ def as_estimate(
         images: 95% interval for other test images.
         null: what it is when nothing is going on.
         is_share: whether it lies in [0, 1], not in [-1, 1].
+        freedom: degrees of freedom of ``images``.
     """
     mean = float(np.mean(by_seed))
     seeds = scores.seed_interval(by_seed)
@@ -239,6 +268,7 @@ def as_estimate(
         images=images,
         null=null,
         by_seed=by_seed,
+        freedom=freedom,
     )
 
 
@@ -266,6 +296,7 @@ def _compare_all(
             tests=own,
             p_value=p,
             p_adjusted=adjusted,
+            among=len(pairs),
         )
         for (arm, base), own, p, adjusted in zip(pairs, tests, combined, scores.holm(combined))
     )
@@ -297,9 +328,10 @@ def difference(
         axis=0,
     )
     mean = float(np.mean(by_seed))
-    half = scores.Z * scores.image_error(terms, first[0].labels)
+    labels = first[0].labels
+    half, freedom = scores.image_half(terms, labels), scores.image_freedom(terms, labels)
     ends = (mean - half, mean + half)
-    return as_estimate(metric, label, by_seed, ends, 0.0, is_share=False)
+    return as_estimate(metric, label, by_seed, ends, 0.0, is_share=False, freedom=freedom)
 
 
 def _record(arm: str, base: str | None, classes: Sequence[str], e: Estimate) -> dict[str, object]:
@@ -352,7 +384,9 @@ def _sentence(found: ClassificationStudy, c: Comparison) -> str:
         "no measurable difference": "make no measurable difference",
         "one seed, no verdict": "were tried with one seed, which tells nothing about the spread",
     }[c.effect]
-    interval = "" if math.isnan(e.low) else f" [{e.low:+.3f}, {e.high:+.3f}]"
+    low, high = e.among(c.among)
+    of_all = f" for all {c.among} comparisons" if c.among > 1 else ""
+    interval = "" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}{of_all}]"
     return (
         f"{part.capitalize()} images beside real ones {verb}: balanced accuracy "
         f"{found.of(BASE).value:.3f} to {found.of(c.arm).value:.3f}, a difference of {e.value:+.3f}"

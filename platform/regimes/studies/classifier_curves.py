@@ -27,10 +27,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
 
-from regimes.classifiers import scores
 from regimes.classifiers.curves import (
     CLASSIFIERS,
     Classifier,
@@ -82,7 +79,7 @@ class Gap:
     @property
     def together(self) -> tuple[tuple[float, float], ...]:
         """By size, intervals that hold for all sizes together with 95%; nan with one seed."""
-        return tuple(_widened(e, len(self.by_size)) for e in self.by_size)
+        return tuple(e.among(len(self.by_size)) for e in self.by_size)
 
     @property
     def signs(self) -> tuple[int, ...]:
@@ -328,21 +325,6 @@ def _collect(
 def _gap(kind: Classifier, first: str, second: str, sizes: Sequence[int], found: Trials) -> Gap:
     by_size = tuple(difference(found[kind, first, n][0], found[kind, second, n][0]) for n in sizes)
     return Gap(classifier=kind, first=first, second=second, by_size=by_size)
-
-
-def _widened(e: Estimate, count: int) -> tuple[float, float]:
-    """An interval whose level is 1 - 0.05 / count: each of its two parts is a t or normal quantile long."""
-    seeds = len(e.by_seed)
-    if seeds < 2:
-        return math.nan, math.nan
-    tail = 1 - 0.025 / count
-    of_seeds = student.ppf(tail, seeds - 1) / student.ppf(0.975, seeds - 1)
-    of_images = norm.ppf(tail) / scores.Z
-    low, high = (
-        math.hypot((e.seeds[i] - e.value) * of_seeds, (e.images[i] - e.value) * of_images)
-        for i in (0, 1)
-    )
-    return e.value - low, e.value + high
 
 
 def _record(

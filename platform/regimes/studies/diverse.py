@@ -10,14 +10,15 @@ null is itself estimated from n real images, so the number selected scatters mor
     hull, V vertices     negative binomial, see ``scores.planes``
 
 The **critical number** is exceeded in at most 5% of such cases; only a larger one says that anything is
-new. Held-out images, where there are any, give the null of the rules of distances, and are judged by the
-hull rules as a control.
+new. Equal samples, and equal held-out images, count once in it. Held-out images, where there are any, give
+the null of the rules of distances, and are judged by the hull rules as a control.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,9 +31,17 @@ from scipy.stats import betabinom
 from regimes.scores.diversity import Gates, Mask, calibrated, jaccard, outside_balls
 from regimes.scores.features import Features, check_comparable
 from regimes.scores.neighbours import Rows, first_occurrences, nearest
-from regimes.scores.planes import HullSelection, Library, Stability, outside_hull, tsne
+from regimes.scores.planes import (
+    HullSelection,
+    Library,
+    Stability,
+    most_outside,
+    outside_hull,
+    tsne,
+)
 from regimes.scores.products import Device
-from regimes.scores.result import Score
+from regimes.scores.resampling import effective_number
+from regimes.scores.result import Score, wilson_interval
 
 Rule = Literal["calibrated", "knn", "pca-hull", "tsne-hull"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -96,7 +105,9 @@ class Finding:
     expected: float
     """Number selected if samples are exchangeable with real images, at most."""
     critical: int
-    """The number that is exceeded in at most 5% of such cases."""
+    """The number that is exceeded in at most 5% of such cases; equal samples count once."""
+    independent: float
+    """How many different samples they count for."""
     is_control: bool = False
     """Whether these are held-out real images."""
     plane: HullSelection | None = None
@@ -231,7 +242,7 @@ class _Judge:
             if rule == "tsne-hull":
                 return self._mapped(name, items, sets.real)
             if rule == "pca-hull":
-                found = _hull(name, outside_hull(items, sets.real, rule=rule))
+                found = _hull(name, outside_hull(items, sets.real, rule=rule), items)
             elif rule == "knn":
                 found = self._balls(name, items, sets)
             else:
@@ -244,9 +255,10 @@ class _Judge:
         assert sets.heldout is not None
         with _named(CONTROL, rule):
             if rule == "pca-hull":
-                found = _hull(CONTROL, outside_hull(sets.heldout, sets.real, rule=rule))
+                plane = outside_hull(sets.heldout, sets.real, rule=rule)
             else:
-                found = _hull(CONTROL, self._on_map(CONTROL, sets.heldout, sets.real, 0))
+                plane = self._on_map(CONTROL, sets.heldout, sets.real, 0)
+            found = _hull(CONTROL, plane, sets.heldout)
         self.on_step()
         return dataclasses.replace(found, is_control=True)
 
@@ -261,13 +273,9 @@ class _Judge:
         )
         n = len(sets.real if sets.heldout is None else sets.heldout)
         hits = round(score.null * (n + 1)) - 1  # an integer but for rounding
-        return Finding(
-            set_name=name,
-            rule="calibrated",
-            score=score,
-            expected=score.null * len(items),
-            critical=_critical(len(items), hits + 1, n - hits),
-        )
+        weight = _independent(sets.heldout) / n if sets.heldout is not None else 1.0
+        law = functools.partial(_most, hits=weight * hits + 1, misses=weight * (n - hits))
+        return _finding(name, "calibrated", score, items, law)
 
     def _balls(self, name: str, items: Features, sets: DiverseSets) -> Finding:
         score = outside_balls(
@@ -279,13 +287,9 @@ class _Judge:
         )
         n = len(sets.real if sets.heldout is None else sets.heldout)
         alone = round(score.null * n)
-        return Finding(
-            set_name=name,
-            rule="knn",
-            score=score,
-            expected=score.null * len(items),
-            critical=_critical(len(items), alone + 0.5, n - alone + 0.5),
-        )
+        weight = _independent(sets.heldout) / n if sets.heldout is not None else 1.0
+        law = functools.partial(_most, hits=weight * alone + 0.5, misses=weight * (n - alone) + 0.5)
+        return _finding(name, "knn", score, items, law)
 
     def _mapped(self, name: str, items: Features, real: Features) -> Finding:
         """``tsne-hull`` with every seed; the finding is that of seed 0, as published."""
@@ -299,7 +303,7 @@ class _Judge:
         assert first is not None
         counts = tuple(int(mask.sum()) for mask in masks)
         return dataclasses.replace(
-            _hull(name, first),
+            _hull(name, first, items),
             stability=Stability(seeds=seeds, counts=counts, overlap=jaccard(masks)),
             times_selected=np.sum(masks, axis=0, dtype=np.int64),
         )
@@ -318,18 +322,40 @@ def _named(name: str, rule: Rule) -> Iterator[None]:
         raise ValueError(f"{name}, rule {rule}: {error}") from error
 
 
-def _hull(name: str, plane: HullSelection) -> Finding:
+def _hull(name: str, plane: HullSelection, items: Features) -> Finding:
+    law = functools.partial(most_outside, len(plane.real_hull.vertices), len(plane.real_points))
+    return dataclasses.replace(_finding(name, plane.rule, plane.score, items, law), plane=plane)
+
+
+def _finding(
+    name: str, rule: Rule, score: Score, items: Features, law: Callable[[int], int]
+) -> Finding:
+    """A finding whose interval and limit are those of as many different samples as there are.
+
+    Args:
+        name: of the set.
+        rule: which samples are selected by.
+        score: their share.
+        items: the samples.
+        law: of how many different ones -> the number of selected ones that is rarely exceeded.
+    """
+    n = _independent(items)
+    low, high = wilson_interval(min(score.value * n, n), n)
     return Finding(
         set_name=name,
-        rule=plane.rule,
-        score=plane.score,
-        expected=plane.expected,
-        critical=plane.critical,
-        plane=plane,
+        rule=rule,
+        score=dataclasses.replace(score, low=low, high=high),
+        expected=score.null * len(items),
+        critical=int(law(int(n)) * len(items) / int(n)),
+        independent=n,
     )
 
 
-def _critical(num_items: int, hits: float, misses: float) -> int:
+def _independent(items: Features) -> float:
+    return effective_number(first_occurrences(items.values))
+
+
+def _most(num_items: int, *, hits: float, misses: float) -> int:
     return int(betabinom.ppf(_LEVEL, num_items, hits, misses))
 
 

@@ -66,10 +66,17 @@ def sentence(finding: Finding) -> str:
     s = finding.score
     return (
         f"{finding.set_name}, rule {finding.rule}: {finding.count:,} of {s.num_generated:,} "
-        f"({share(s.value)} [{share(s.low)}, {share(s.high)}]) are selected; {finding.expected:,.1f} "
-        f"would be if they were real images themselves (up to {finding.critical:,} in 95% of cases): "
-        f"{verdict(finding)}."
+        f"({share(s.value)} [{share(s.low)}, {share(s.high)}]) are selected{_repeated(finding)}; "
+        f"{finding.expected:,.1f} would be if they were real images themselves (up to "
+        f"{finding.critical:,} in 95% of cases): {verdict(finding)}."
     )
+
+
+def _repeated(finding: Finding) -> str:
+    """Samples that are equal are no independent evidence."""
+    if finding.independent > 0.9 * finding.score.num_generated:
+        return ""
+    return f", many of which are equal and count once (as {finding.independent:,.0f} samples)"
 
 
 def answer(study: DiverseStudy) -> list[str]:
