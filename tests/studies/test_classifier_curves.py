@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from regimes.classifiers.curves import Labelled, draw_nested, labels_by, shared_share
+from regimes.classifiers.curves import Labelled, draw_nested, labels_by, mean_overlap, shared_share
 from regimes.classifiers.two_layer import TwoLayerConfig
 from regimes.errors import BadSource, ConfigError
 from regimes.figures.classifier_curves import captions, curves_figure, finding
@@ -228,3 +228,35 @@ def test_figure_and_words_say_what_was_found(found):
     assert len(words) == 4
     assert words[0].startswith("Noisy images train worse linear classifiers than real ones at n = ")
     assert words[1].startswith("Same and real images train linear classifiers equally well")
+
+
+def test_seeds_that_share_training_images_are_no_repeats():
+    """20 images of each class for five seeds of 20: the seeds agreed, and 40% of equal sources differed."""
+    labels = np.arange(3).repeat(20)
+    assert mean_overlap(labels, 3, largest=20, count=5) == 1
+    assert mean_overlap(labels, 3, largest=4, count=5) == 0
+    assert mean_overlap(labels, 3, largest=8, count=5) == pytest.approx(40 / 160)
+
+    def sources(seed, per_class):
+        rng, means = np.random.default_rng(seed), np.random.default_rng(99).standard_normal((3, 6))
+        for count in (per_class, per_class, 100):
+            y = np.arange(3).repeat(count)
+            values = means[y] + rng.standard_normal((len(y), 6))
+            yield Labelled(values=values.astype(np.float32), labels=y)
+
+    claims = {20: 0, 30: 0}
+    for per_class in claims:
+        for seed in range(15):
+            a, b, test = sources(seed, per_class)
+            made = classifier_curves(
+                {"a": a, "b": b}, test, sizes=(20,), classifiers=("linear",), pairs=[("a", "b")]
+            )
+            claims[per_class] += made.gaps[0].verdict in ("better", "worse")
+    assert claims[20] == 0
+    assert claims[30] <= 3
+    a, b, test = sources(0, 20)
+    made = classifier_curves(
+        {"a": a, "b": b}, test, sizes=(5, 20), classifiers=("linear",), pairs=[("a", "b")]
+    )
+    assert made.gaps[0].verdict == "the same images in every seed, no verdict"
+    assert "trained on the same a or b images" in answer(made)[0]

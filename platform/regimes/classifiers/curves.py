@@ -101,6 +101,15 @@ def shared_share(labels: Labels, num_classes: int, *, largest: int, count: int) 
     return float(uses[uses > 1].sum() / uses.sum())
 
 
+def mean_overlap(labels: Labels, num_classes: int, *, largest: int, count: int) -> float:
+    """Share of a seed's images that another seed uses too, on average, as ``shared_share`` counts."""
+    if count < 2:
+        return 0.0
+    least = int(np.bincount(labels, minlength=num_classes).min())
+    uses = np.bincount(np.arange(count * largest) % least, minlength=least)
+    return float((uses * (uses - 1)).sum() / (count * (count - 1) * largest))
+
+
 def shuffled(labels: Labels, seeds: Sequence[int]) -> Labels:
     """(M, n) classes of the listed images, dealt out anew among the images of every seed."""
     rows = [

@@ -23,16 +23,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from regimes.classifiers import scores
 from regimes.classifiers.curves import (
     CLASSIFIERS,
     Classifier,
     Labelled,
     draw_nested,
+    mean_overlap,
     predict,
     shared_share,
     shuffled,
@@ -45,7 +47,12 @@ from regimes.studies.classification import Estimate, difference, estimate
 SHUFFLED = "shuffled labels"
 """Name of the null among the sources of a study."""
 Verdict = Literal[
-    "better", "worse", "better and worse", "no measurable difference", "one seed, no verdict"
+    "better",
+    "worse",
+    "better and worse",
+    "no measurable difference",
+    "one seed, no verdict",
+    "the same images in every seed, no verdict",
 ]
 Trials = dict[tuple[Classifier, str, int], list[list[Predictions]]]
 """Predictions by (classifier, source, size): of the common test images, and of the source's own."""
@@ -89,8 +96,10 @@ class Gap:
     @property
     def verdict(self) -> Verdict:
         """Whether training on the first does better, at one size at least."""
-        if math.isnan(self.by_size[0].low):
-            return "one seed, no verdict"
+        first = self.by_size[0]
+        if math.isnan(first.low):
+            alone = len(first.by_seed) < 2
+            return "one seed, no verdict" if alone else "the same images in every seed, no verdict"
         found = {sign for sign in self.signs if sign}
         if len(found) > 1:
             return "better and worse"
@@ -295,6 +304,10 @@ def _collect(
     found: Trials,
 ) -> ClassifierCurves:
     largest, count = max(asked.sizes), len(asked.seeds)
+    overlap = {
+        name: mean_overlap(s.labels, asked.num_classes, largest=largest, count=count)
+        for name, s in sources.items()
+    }
     return ClassifierCurves(
         sources=tuple(sources),
         sizes=asked.sizes,
@@ -317,14 +330,42 @@ def _collect(
             for (kind, name, size), trials in found.items()
         ),
         gaps=tuple(
-            _gap(kind, *pair, asked.sizes, found) for kind in asked.classifiers for pair in pairs
+            _gap(kind, *pair, asked.sizes, found, max(overlap[name] for name in pair))
+            for kind in asked.classifiers
+            for pair in pairs
         ),
     )
 
 
-def _gap(kind: Classifier, first: str, second: str, sizes: Sequence[int], found: Trials) -> Gap:
-    by_size = tuple(difference(found[kind, first, n][0], found[kind, second, n][0]) for n in sizes)
+def _gap(
+    kind: Classifier, first: str, second: str, sizes: Sequence[int], found: Trials, overlap: float
+) -> Gap:
+    by_size = tuple(
+        _of_new_images(
+            difference(found[kind, first, n][0], found[kind, second, n][0]), min(overlap, 1.0)
+        )
+        for n in sizes
+    )
     return Gap(classifier=kind, first=first, second=second, by_size=by_size)
+
+
+def _of_new_images(e: Estimate, overlap: float) -> Estimate:
+    """An estimate whose interval over seeds is that of other training images, if seeds share some.
+
+    Means over seeds with a correlation of r have (1 + (S - 1) r) / (1 - r) times the variance that their
+    spread shows. The share of common images stands for r (Nadeau and Bengio 2003); of seeds with the same
+    images nothing is known.
+    """
+    seeds = len(e.by_seed)
+    if overlap == 0 or seeds < 2:
+        return e
+    if overlap == 1:
+        unknown = (math.nan, math.nan)
+        return replace(e, low=math.nan, high=math.nan, seeds=unknown)
+    factor = math.sqrt((1 + (seeds - 1) * overlap) / (1 - overlap))
+    wide = e.value + factor * (e.seeds[0] - e.value), e.value + factor * (e.seeds[1] - e.value)
+    low, high = scores.both(e.value, wide, e.images)
+    return replace(e, low=max(low, -1.0), high=min(high, 1.0), seeds=wide)
 
 
 def _record(

@@ -33,6 +33,11 @@ def _verdict_words(found: ClassifierCurves, gap: Gap) -> str:
         return f"{first} and {second} images train {kind} classifiers equally well, as far as this measures"
     if gap.verdict == "one seed, no verdict":
         return f"one seed of {kind} classifiers tells nothing about {first} against {second} images"
+    if gap.verdict == "the same images in every seed, no verdict":
+        return (
+            f"all seeds of {kind} classifiers are trained on the same {first} or {second} images, which "
+            "tells nothing about others"
+        )
     parts = [
         f"{word} {kind} classifiers than {second} ones at n = "
         + ", ".join(str(n) for n, s in zip(found.sizes, gap.signs, strict=True) if s == sign)
