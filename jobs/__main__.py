@@ -43,8 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] not in names():
         print(f"error: {arguments[0]}: no such job; choose {', '.join(names())}", file=sys.stderr)
         return 2
+    from regimes.jobs.support import console  # takes seconds
+
     job = importlib.import_module(f"regimes.jobs.{arguments[0]}")
     status: int = job.main(arguments[1:])
+    if status > 128:
+        console.leave(status)
     return status
 
 

@@ -193,4 +193,4 @@ def _audit(plan: AuditFeatures, runtime: RayRuntime, run: AuditOptions) -> Audit
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

@@ -8,7 +8,6 @@ python jobs/classifier.py --dry-run               # what would be done, and what
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from regimes.actors.classifiers import train_classifiers
@@ -139,4 +138,4 @@ def _forget(store: Store, plan: ClassifierPlan, results: ClassifierResults) -> N
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

@@ -10,7 +10,6 @@ Sets are images that exist, or a diffusers pipeline that is sampled first, by on
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -148,4 +147,4 @@ def _select(plan: DiverseFeatures, run: RunOptions, where: dict[str, str]) -> Di
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -284,4 +283,4 @@ def _print_plan(generation: Generation, to: Destination) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

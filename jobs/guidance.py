@@ -11,7 +11,6 @@ python jobs/guidance.py --space features --descriptor whitened-pixels --kernels 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from regimes.actors.runtime import RayRuntime
@@ -193,4 +192,4 @@ def _gpus_per_trial(runtime: RayRuntime, plan: GuidancePlan, run: RunOptions) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

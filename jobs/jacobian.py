@@ -8,7 +8,6 @@ python jobs/jacobian.py --model ddpm-cifar10/ --source cifar10.zip --method rand
 
 from __future__ import annotations
 
-import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -195,4 +194,4 @@ def _seconds_per_point(loaded: Loaded, experiment: JacobianExperiment) -> tuple[
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

@@ -319,4 +319,4 @@ def _forget(store: Store, grid: MemorizationGrid, results: Results) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

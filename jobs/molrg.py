@@ -7,7 +7,6 @@ python jobs/molrg.py --dims 2 4 8 --per-dim 0.5 1 2 4 8 16 32 --transition-model
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -186,4 +185,4 @@ def _seconds_per_step(model: PointModel, e: MoLRGExperiment) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

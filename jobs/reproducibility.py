@@ -233,4 +233,4 @@ def _line(one: SetOfSamples, read: SampleSet) -> SetLine:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

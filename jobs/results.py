@@ -125,4 +125,4 @@ def _print(shown: _Shown) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

@@ -9,7 +9,6 @@ python jobs/spectrum.py --real A --sets B --normalisation raw --published-names
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -387,4 +386,4 @@ def _of_class(measured: Measured, group: int) -> dict[str, Rows]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

@@ -241,4 +241,4 @@ def _forget(store: Store, plan: Plan, target: Artifact) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

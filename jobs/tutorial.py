@@ -12,7 +12,6 @@ workers and share it out.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from regimes.jobs.support import console
@@ -65,4 +64,4 @@ def _print_plan(experiment: TutorialExperiment, results: TutorialResults) -> Non
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())
