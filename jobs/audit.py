@@ -49,6 +49,7 @@ from regimes.words import counted
 
 FAILED = 3
 """Exit status where copies were found that were not to be."""
+_FLIPS = "Mirrored copies were not looked for, not even exact ones: --count-flips does."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -186,6 +187,7 @@ def _audit(plan: AuditFeatures, runtime: RayRuntime, run: AuditOptions) -> Audit
         notes=[
             *plan.sets.warnings(),
             *plain_images(rows),
+            *([] if experiment.count_flips else [_FLIPS]),
             *([search.words] if isinstance(search, ApproximateSearch) else []),
         ],
         left_out=missing,

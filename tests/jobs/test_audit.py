@@ -210,7 +210,10 @@ def test_real_images_do_not_alarm(tmp_path):
     assert found["memorized"]["low"] < 0.05 < found["memorized"]["high"]
     assert found["identical"]["value"] == found["ratio"]["value"] == 0
     assert abs(found["c_t"]["value"]) < 3
-    assert "no more and no fewer than among unseen real images" in scores(tmp_path)["answer"][0]
+    assert (
+        "not measurably more or fewer than among unseen real images"
+        in scores(tmp_path)["answer"][0]
+    )
 
 
 def test_few_images_without_heldout_ones_are_judged_by_a_descriptor_of_both_sets(tmp_path):
@@ -233,7 +236,7 @@ def test_few_images_without_heldout_ones_are_judged_by_a_descriptor_of_both_sets
         assert ("beyond" in found["alarms"]) is (name == "copies")
         table = pq.read_table(results(tmp_path / name) / "scores.parquet").to_pylist()
         marked[name] = sum(row["is_beyond_real"] for row in table[:6])
-    assert "so it copies" not in " ".join(scores(tmp_path / "new")["answer"])
+    assert "so the generator copies" not in " ".join(scores(tmp_path / "new")["answer"])
     assert marked == {"new": 0, "copies": 6}
 
 

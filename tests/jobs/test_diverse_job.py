@@ -202,7 +202,7 @@ def test_tsne_hull_is_what_scikit_learn_scipy_and_shapely_give_by_the_published_
     both = Pixels()(np.concatenate([REAL[:50], HELDOUT[:60]]))
     masks = []
     for seed in (0, 1):
-        points = TSNE(n_components=2, random_state=seed).fit_transform(both)
+        points = tsne_of(both, seed)
         hull, own = (Polygon(p[ConvexHull(p).vertices]) for p in (points[:50], points[50:]))
         masks.append(np.array([not hull.contains(Point(p)) for p in points[50:]]))
         if seed == 0:
@@ -253,7 +253,10 @@ def test_maps_are_kept_by_a_run_that_was_stopped(published, monkeypatch):
 
 
 def tsne_of(rows: np.ndarray, seed: int) -> np.ndarray:
-    return TSNE(n_components=2, random_state=seed).fit_transform(rows)
+    """The published call for seed 0; it ignores the seed, so that others start at random."""
+    if seed == 0:
+        return TSNE(n_components=2, random_state=0).fit_transform(rows)
+    return TSNE(n_components=2, random_state=seed, init="random").fit_transform(rows)
 
 
 def save_npz(path: Path, made: np.ndarray) -> str:

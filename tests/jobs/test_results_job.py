@@ -101,11 +101,21 @@ def test_runs_say_when_they_were_written(tmp_path):
 
 
 def test_the_table_of_a_run_is_shown_by_its_name_alone_where_that_is_clear(output, capsys):
-    for name in ("memorization/seed0", "seed0"):
+    for name in ("memorization/seed0", "seed0", "memorization/seed0/"):
         assert results.main([output, "--run", name]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0].split()[:6] == ["score", "n", "width", "half", "value", "low"]
         assert lines[1].split()[:6] == ["gl", "16", "8", "A", "0.1", "0.05"]
+
+
+def test_the_beginning_of_a_name_is_enough_where_it_is_one_run_s(output, capsys):
+    for name in ("guidance/r", "ri", "memorization/seed1"):
+        assert results.main([output, "--run", name]) == 0
+    assert results.main([output, "--run", "seed"]) == 1
+    assert "seed: expected one run, found 2 of this name; there are memorization/seed0, mem" in (
+        capsys.readouterr().err
+    )
+    assert results.main([output, "--run", "eed0"]) == 1
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "html"])

@@ -125,6 +125,14 @@ def test_stability_is_the_overlap_of_selections_with_different_seeds(published, 
     assert found.counts == tuple(m.sum() for m in masks)
 
 
+@pytest.mark.parametrize("library", ["scikit-learn", "openTSNE"])
+def test_maps_of_other_seeds_are_other_maps(library, rng):
+    rows = rng.standard_normal((60, 5)).astype(np.float32)
+    first, second, again = (tsne(rows, seed, library) for seed in (0, 1, 1))
+    np.testing.assert_array_equal(second, again)
+    assert np.abs(first - second).max() > 0.1 * np.ptp(first)
+
+
 def test_errors_say_what_is_wrong(rng, make_features, monkeypatch):
     a, b = (make_features(rng.standard_normal((9, 3)), descriptor=d) for d in "ab")
     with pytest.raises(DescriptorMismatch):

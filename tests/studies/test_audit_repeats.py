@@ -30,19 +30,18 @@ def test_images_that_repeat_one_another_are_no_more_evidence():
         few = rng.standard_normal((20, 8)).repeat(50, 0)
         train, held = rng.standard_normal((2, 300, 8))
         sets, copies = vectors(train, few, held)
-        accused += "so it copies" in answer(copies)[0]
+        accused += "so the generator copies" in " ".join(answer(copies))
         alarmed += bool(alarms(copies))
     assert accused <= 4
     assert alarmed <= 4
-    assert (
-        "20 of the generated images are different ones: they count for 20 of 1,000"
-        in answer(copies)[0]
+    assert "20 of the generated images are different ones: they count for 20 of 1,000" in " ".join(
+        answer(copies)
     )
     found = next(s for s in copy_scores(copies, sets) if s.name == "memorized")
     assert (found.low, found.high) == wilson_interval(20 * found.value, 20)
     again = (train[:15] + 0.01 * rng.standard_normal((15, 8))).repeat(20, 0)
     _, copies = vectors(train, np.concatenate([again, few[::50]]), held)
-    assert "so it copies" in answer(copies)[0]
+    assert "so the generator copies" in " ".join(answer(copies))
     assert copies.distinct_beyond[0] >= 15
     assert set(alarms(copies)) == {"beyond", "calibrated"}
 

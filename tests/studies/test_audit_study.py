@@ -204,7 +204,7 @@ def test_training_images_compared_with_one_another_accuse_nobody():
             np.arange(12),
             lambda *a: np.zeros(1, bool),
         )
-        accused += "so it copies" in " ".join(answer(copies))
+        accused += "so the generator copies" in " ".join(answer(copies))
         beyond.append(float(copies.is_beyond.mean()))
         assert copies.p_value.min() >= 2 / 13
         np.testing.assert_array_equal(copies.is_beyond, copies.p_value < 2.5 / 13)
@@ -326,7 +326,7 @@ def of_new_images(count, side, *, is_fitted):
 
 
 def test_a_descriptor_fitted_to_few_training_images_accuses_nobody():
-    assert "so it copies" in of_new_images(60, 24, is_fitted=False)  # it would
+    assert "so the generator copies" in of_new_images(60, 24, is_fitted=False)  # it would
     said = of_new_images(60, 24, is_fitted=True)
     assert said.startswith("None equals a training image in every pixel. ")
     assert "which says nothing" in said
@@ -341,7 +341,7 @@ def test_a_descriptor_fitted_to_both_sets_accuses_nobody_and_finds_copies():
         images = smooth_images(160, seed, side=16)
         train, new = images[:60], images[60:]
         copies = of_both(train, new)
-        accused += "so it copies" in " ".join(answer(copies))
+        accused += "so the generator copies" in " ".join(answer(copies))
         beyond.append(float(copies.is_beyond.mean()))
         changed = train[:6].astype(float)
         changed[:2] += np.random.default_rng(seed).normal(0, 8, changed[:2].shape)
@@ -364,21 +364,21 @@ def of_both(train, made):
 
 def test_a_descriptor_fitted_to_many_training_images_judges():
     said = of_new_images(600, 6, is_fitted=True)
-    assert "no more and no fewer than among the training images" in said
+    assert "not measurably more or fewer than among the training images" in said
 
 
 def test_the_answer_counts_and_compares_with_real_images(flips):
     certain, counted = answer(flips)
     assert counted.startswith(f"{flips.is_copy.sum()} of 1,000 generated images")
     assert "the threshold that 5% of held-out images reach" in counted
-    assert "more than among unseen real images, so it copies" in counted
+    assert "more than among unseen real images, so the generator copies" in counted
     assert certain.startswith(
         "100 of 1,000 generated images equal a training image or its flip in every pixel, "
     )
     assert f"{counts(flips)['flip']} copy a flipped one (50 exactly)" in certain
     assert "any of 500 held-out images" in certain
     assert f"{flips.is_copy.sum()} of 1,000" in finding(flips)
-    assert "are copies, 100 in every pixel; of" in finding(flips)
+    assert "are above the threshold, 100 equal a training image; of" in finding(flips)
 
 
 def test_the_headline_does_not_reassure_where_images_are_copied_exactly():
@@ -392,7 +392,7 @@ def test_the_headline_does_not_reassure_where_images_are_copied_exactly():
 
 def test_the_answer_does_not_alarm_where_nothing_is():
     first, second = answer(audited(TRAIN, smooth_images(400, 11), HELDOUT))
-    assert "no more and no fewer than among unseen real images" in first
+    assert "not measurably more or fewer than among unseen real images" in first
     assert "copies" not in first.replace("copies:", "")
     assert second.startswith("None equals a training image")
 

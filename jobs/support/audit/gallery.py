@@ -62,7 +62,7 @@ class Gallery:
     def note(self) -> str:
         """What a frame means."""
         value = self.copies.threshold.value
-        return f"Framed: a copy, similarity above {value:.3f} or equal in every pixel."
+        return f"Framed: similarity above {value:.3f}, or equal in every pixel."
 
     def pairs(self, start: int, stop: int) -> list[GalleryPair]:
         """Pairs of these ranks, read from their sources."""

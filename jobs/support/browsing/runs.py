@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -51,6 +51,11 @@ class Run:
     def job(self) -> str:
         """The job that made it."""
         return self.label.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """Without the job."""
+        return self.label.partition("/")[2]
 
     @property
     def is_complete(self) -> bool:
@@ -150,13 +155,18 @@ def _output_above(root: Location) -> str:
 
 
 def choose(runs: Sequence[Run], name: str) -> Run:
-    """The run of this name; the job may be left out where that is clear.
+    """The run of this name, or whose name begins so; the job may be left out. It must be clear which.
 
     Raises:
         ConfigError: if there is none, or several.
     """
-    exact = [run for run in runs if run.label == name.strip("/")]
-    found = exact or [run for run in runs if run.label.split("/")[1] == name]
+    name = name.strip("/")
+    rules: tuple[Callable[[Run], bool], ...] = (
+        lambda run: run.label == name,
+        lambda run: run.name == name,
+        lambda run: name != "" and (run.label.startswith(name) or run.name.startswith(name)),
+    )
+    found = next(filter(None, ([run for run in runs if rule(run)] for rule in rules)), [])
     if len(found) == 1:
         return found[0]
     listed = ", ".join(run.label for run in found or runs)

@@ -141,7 +141,10 @@ class AuditReport(Page):
         c = self.copies
         published = ", ".join(f"{value:g}" for value in sorted(c.rules.published))
         found = [
-            ("identical", "equal to its nearest training image (or its flip) in every pixel"),
+            (
+                "identical",
+                "equal to its nearest training image (or its flip, if flips count) in every pixel",
+            ),
             (
                 "beyond all real",
                 f"more similar to a training image than any of {real_name(c, count=True)} is",

@@ -171,6 +171,9 @@ def _pca(generated: Features, real: Features) -> tuple[Floats, Floats]:
 def tsne(rows: npt.NDArray[np.float32], seed: int, library: Library) -> npt.NDArray:
     """(N, 2) by t-SNE with the library's defaults: a result of its version, of N and of the seed.
 
+    Both libraries start from principal components, whatever the seed: all maps would be the same. Seeds
+    other than 0 start at random.
+
     Raises:
         ConfigError: if the library is not installed.
         ValueError: if it is unknown, or there are too few rows (the perplexity is 30).
@@ -179,17 +182,20 @@ def tsne(rows: npt.NDArray[np.float32], seed: int, library: Library) -> npt.NDAr
         raise ValueError(f"library: expected scikit-learn or openTSNE, got {library}")
     if len(rows) <= 30:
         raise ValueError(f"t-SNE: expected more than 30 images in all, got {len(rows)}")
+    start: Literal["pca", "random"] = "pca" if seed == 0 else "random"
     if library == "scikit-learn":
         from sklearn.manifold import TSNE
 
-        return TSNE(n_components=2, random_state=seed).fit_transform(rows)
+        return TSNE(n_components=2, random_state=seed, init=start).fit_transform(rows)
     try:
         import openTSNE
     except ImportError as error:
         raise ConfigError(
             "openTSNE is not installed: pip install openTSNE, or take scikit-learn"
         ) from error
-    return np.asarray(openTSNE.TSNE(n_components=2, random_state=seed).fit(rows))
+    return np.asarray(
+        openTSNE.TSNE(n_components=2, random_state=seed, initialization=start).fit(rows)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from regimes.words import counted
 
 Alarm = Literal["exact", "beyond", "calibrated"]
 ALARMS: tuple[Alarm, ...] = get_args(Alarm)
-_SURE = 0.99
+SURE = 0.99
+REAL = {"heldout": "held-out images", "train": "training images"}
 
 
 def alarms(copies: Copies) -> dict[Alarm, str]:
@@ -32,20 +33,30 @@ def alarms(copies: Copies) -> dict[Alarm, str]:
         found["exact"] = f"{_images(exact, 'equals', 'equal')} a training image in every pixel"
     if copies.is_biased:
         return found
-    (beyond, total), real = copies.distinct_beyond, len(copies.real_similarity)
-    most = int(betabinom.ppf(_SURE, total, 1, copies.chance(0)[1]))
+    beyond, most = copies.distinct_beyond[0], most_beyond(copies)
     if beyond > most:
         found["beyond"] = (
-            f"{_images(beyond, 'is', 'are')} more similar to a training image than any of {real:,} real "
-            f"images; by chance, in {_SURE:.0%} of cases, at most {most:,}"
+            f"{_images(beyond, 'is', 'are')} more similar to a training image than {any_real(copies)}; "
+            f"by chance, in {SURE:.0%} of cases, at most {most:,}"
         )
     generated, reference = copies.intervals
     if generated[0] > reference[1]:
         found["calibrated"] = (
             f"{_images(int(copies.is_copy.sum()), 'is', 'are')} above the threshold, a larger share than "
-            "of real images"
+            f"of {REAL[copies.reference]}"
         )
     return found
+
+
+def most_beyond(copies: Copies) -> int:
+    """How many different images are beyond all real ones by chance, at most, in 99% of cases."""
+    return int(betabinom.ppf(SURE, copies.distinct_beyond[1], 1, copies.chance(0)[1]))
+
+
+def any_real(copies: Copies) -> str:
+    """What images beyond all real ones are compared with, in words."""
+    name = f"any of {len(copies.real_similarity):,} {REAL[copies.reference]} is"
+    return name if copies.reference == "heldout" else f"{name} to another"
 
 
 def _images(count: int, one: str, many: str) -> str:

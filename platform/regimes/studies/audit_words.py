@@ -12,15 +12,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import betabinom
 
 from regimes.scores.resampling import effective_number, share_range
 from regimes.scores.result import Score
 from regimes.studies.audit import Copies
+from regimes.studies.audit_alarms import REAL, SURE, alarms, any_real, most_beyond
 from regimes.studies.audit_metrics import WIDEST_FRECHET
 from regimes.words import counted
-
-_REAL = {"heldout": "held-out images", "train": "training images"}
 
 
 def share(value: float) -> str:
@@ -33,14 +31,15 @@ def share(value: float) -> str:
 
 def real_name(copies: Copies, *, count: bool = False) -> str:
     """What the reference images are, in words."""
-    text = _REAL[copies.reference]
+    text = REAL[copies.reference]
     return f"{len(copies.real_similarity):,} {text}" if count else text
 
 
 def answer(copies: Copies) -> list[str]:
-    """The answer in two sentences: that of exact copies first, where there are any."""
+    """The answer in two sentences: that of copies that need no threshold first, where there are any."""
     sentences = [_copies(copies), _certain(copies)]
-    return sentences[::-1] if copies.identical.any() or copies.is_biased else sentences
+    found = alarms(copies).keys() & {"exact", "beyond"}
+    return sentences[::-1] if found or copies.is_biased else sentences
 
 
 def _copies(copies: Copies) -> str:
@@ -78,11 +77,11 @@ def _against_chance(copies: Copies) -> str:
     found, expected = copies.intervals
     name = "unseen real images" if copies.reference == "heldout" else "the training images"
     if found[0] > expected[1]:
-        return f"more than among {name}, so it copies"
+        return f"more than among {name}, so the generator copies"
     yet = "; the exact ones are copies all the same" if copies.identical.any() else ""
     if found[1] < expected[0]:
         return f"fewer than among {name}{yet}"
-    return f"no more and no fewer than among {name}, within the intervals{yet}"
+    return f"not measurably more or fewer than among {name}{yet}"
 
 
 def _certain(copies: Copies) -> str:
@@ -92,13 +91,14 @@ def _certain(copies: Copies) -> str:
     beyond, total = copies.distinct_beyond
     _, independent = copies.chance(0)
     chance = total / (independent + 1)
-    often = int(betabinom.ppf(0.95, total, 1, independent))
+    most = most_beyond(copies)
+    so = ": more than chance explains, so some are copies" if beyond > most else ""
     return (
         f"{_exact(copies)} in every pixel{_flips(copies)}, and {beyond:,} "
         f"{'different ones ' if beyond != 1 and total < len(copies.is_beyond) else ''}"
         f"{'is' if beyond == 1 else 'are'} more "
-        f"similar to one than any of {real_name(copies, count=True)} is (by chance {chance:.2g}, "
-        f"in 95% of cases at most {often:,})."
+        f"similar to one than {any_real(copies)} (by chance {chance:.2g}, "
+        f"in {SURE:.0%} of cases at most {most:,}){so}."
     )
 
 
@@ -143,9 +143,9 @@ def finding(copies: Copies) -> str:
     real = copies.real_similarity
     passed = share(float((real > copies.threshold.value).mean()))
     return (
-        f"{found:,} of {total:,} generated images ({share(found / total)}) are copies"
-        f"{f', {exact:,} in every pixel' if exact else ''}; of "
-        f"{real_name(copies)}, {passed} come as near"
+        f"{found:,} of {total:,} generated images ({share(found / total)}) are above the threshold"
+        f"{f', {exact:,} equal a training image' if exact else ''}; of "
+        f"{real_name(copies)}, {passed} are"
     )
 
 
