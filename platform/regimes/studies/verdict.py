@@ -22,10 +22,10 @@ RULES: dict[RegimeName, str] = {
     "so agreement and novelty are those of second-order statistics",
     "off-manifold": "samples are no more like real images than those of the linear denoiser "
     "(precision not above its precision): agreement and novelty say nothing",
-    "generalization": "copies are as rare as among real held-out images: the intervals of the two GL overlap "
-    "(or samples are copied less), and there are samples enough to exclude 10 percentage points more copies. And "
-    "models that share no training image agree at least half as often as models that share all, and more often "
-    "than two memorizers do",
+    "generalization": "copies are as rare as among real held-out images: the intervals of the two GL "
+    "overlap (or samples are copied less), and there are samples enough to exclude 10 percentage points more "
+    "copies. And models that share no training image agree at least half as often as models that share all, "
+    "and more often than two memorizers do",
     "novel": "copies are as rare as that, and models of another width agree on more seeds than chance "
     "(binomial, 2.5%). But no models of disjoint data were trained: whether the samples depend on these "
     "particular training images was not tested",
