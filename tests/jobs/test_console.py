@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -35,3 +37,14 @@ def test_a_stage_that_failed_says_nothing_more(monkeypatch, capsys):
     with pytest.raises(RuntimeError), Stage("compare", 4, "step") as stage:
         raise RuntimeError("on purpose")
     assert not stage._pulse.is_alive()
+
+
+@pytest.mark.parametrize(("status", "code"), [(130, 130), (143, 143), (1, -6), (0, -6)])
+def test_after_an_interruption_nothing_at_the_end_of_python_runs(status, code):
+    script = (
+        "import atexit, os\nfrom regimes.jobs.support import console\natexit.register(os.abort)\n"
+        f"print('said')\nconsole.leave({status})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == code
+    assert status < 128 or done.stdout == "said\n"
