@@ -27,9 +27,9 @@ from regimes.storage.images import ImagesRecipe
 from regimes.storage.tables import write_shard
 
 
-def run_deadly(store, images, runtime, function):
-    """What becomes of units under which workers die: the error, and the shards that there are."""
-    options = DescriptorOptions(descriptor=f"python:deadly:{function}")
+def run_deadly(store, images, runtime):
+    """What becomes of a unit under which workers die: the error, and the shards that there are."""
+    options = DescriptorOptions(descriptor="python:deadly:describe")
     config, path = find_network(options)
     network = DescriptorRecipe(name=config.name, network=config)
     import_weights(store, network, path)
@@ -147,8 +147,7 @@ def run(root, folder, script):
             cause = find_cause(error)
             report["error"] = f"{type(cause).__name__}: {cause}"
         report |= run_in_two_stages(store, wanted, sources, runtime)
-        report["deadly"] = run_deadly(store, wanted[0].images, runtime, "describe")
-        report["always"] = run_deadly(store, wanted[0].images, runtime, "always")
+        report["deadly"] = run_deadly(store, wanted[0].images, runtime)
     finally:
         runtime.close()
     return report
