@@ -227,9 +227,7 @@ def _signals_given_back() -> Iterator[Callable[[], None]]:
     try:
         yield partial(_restore_signals, handlers)
     except BaseException as stop:
-        signal.alarm(
-            0
-        )  # where Ray's core sees SIGTERM, it sets one that aborts after three seconds
+        signal.alarm(0)  # Ray's core, where it sees SIGTERM, sets one that aborts after 3 seconds
         _restore_signals(handlers)
         if isinstance(stop, SystemExit) and stop.code in _SIGNALS:
             signal.raise_signal(stop.code)

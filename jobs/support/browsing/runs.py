@@ -1,4 +1,4 @@
-"""Result folders as tables: all runs, and the scores of one; as text, CSV, Parquet and HTML."""
+"""Result folders: found, chosen by name, their tables as text, CSV, Parquet and HTML."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from regimes.report.page import Page
 from regimes.report.reproducibility import SetLine
 from regimes.scores.result import Score
 from regimes.studies.audit import Copies
+from regimes.studies.audit_alarms import any_real
 from regimes.studies.audit_words import beware, null_range, real_name, share
 
 TITLES: dict[str, dict[str, str]] = {
@@ -147,7 +148,7 @@ class AuditReport(Page):
             ),
             (
                 "beyond all real",
-                f"more similar to a training image than any of {real_name(c, count=True)} is",
+                f"more similar to a training image than {any_real(c)}",
             ),
             (
                 "ratio",
