@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import functools
 import io
 import os
@@ -136,8 +137,8 @@ class Location:
             yield
         except OSError as error:
             raise StorageFailure(
-                f"{self.uri}/{name}: cannot be written ({_reason(error)}); free space, fix the "
-                "permissions, or choose another --output, then run the same command again"
+                f"{self.uri}/{name}: cannot be written ({_reason(error)}); {_advice(error)} choose "
+                "another --output, then run the same command again"
             ) from error
 
     def _write_local(self, name: str, content: BinaryIO) -> None:
@@ -259,6 +260,17 @@ def _resolve(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
         return filesystem, path
     fs, path = fsspec.core.url_to_fs(uri)
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path.rstrip("/")
+
+
+def _advice(error: OSError) -> str:
+    """What may be done about a file that cannot be written, besides writing it elsewhere."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free space, or"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "fix the permissions, or"
+    if isinstance(error, (NotADirectoryError, FileExistsError)):
+        return "a part of that path is a file:"
+    return "free space, fix the permissions, or"
 
 
 def _reason(error: OSError) -> str:

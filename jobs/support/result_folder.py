@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from regimes import __version__
 from regimes.errors import ConfigError
 from regimes.figures.style import pdf_bytes, png_bytes
+from regimes.jobs.support.asked import apart
 from regimes.storage.artifacts import RECIPE, Artifact, Recipe, to_json
 from regimes.storage.filesystem import Location
 
@@ -60,11 +61,12 @@ class ResultFolder:
             found = json.loads(self.location.read(CONFIG))["recipe"]
         except (FileNotFoundError, KeyError, ValueError):
             return
-        asked = json.loads(to_json(self.recipe))
-        if any(found.get(key) != asked[key] for key in self._identity):
+        wanted = json.loads(to_json(self.recipe))
+        before, now = ({key: r.get(key) for key in self._identity} for r in (found, wanted))
+        if before != now:
             raise ConfigError(
-                f"{self.location.uri}: holds results of another configuration; choose another "
-                "--name, or pass --no-resume to replace them"
+                f"{self.location.uri}: holds results of another configuration ({apart(before, now)}); "
+                "choose another --name, or pass --no-resume to replace them"
             )
 
     def is_complete(self) -> bool:

@@ -17,7 +17,9 @@ from pathlib import Path
 import psutil
 from shared_ray import joined
 
+from regimes.jobs.support.asked import apart
 from regimes.jobs.support.browsing.comparison import compare
+from regimes.jobs.support.browsing.listing import listing
 from regimes.jobs.support.browsing.runs import find_runs
 from regimes.storage.filesystem import Location
 
@@ -97,8 +99,15 @@ def counts(text: str, stage: str) -> tuple[int, int]:
 
 
 def check_comparison(output: Path, job: str) -> None:
-    """Compared with itself, a run has no row without a partner, and no number that differs."""
+    """Compared with itself, a run has no row without a partner, and no number that differs.
+
+    And whatever its recipe holds, it is listed, and differs in nothing from itself.
+    """
     run = next(run for run in find_runs(Location(str(output))) if run.job == job)
+    (row,) = listing([run]).to_pylist()
+    assert row["differs in"] == ""
+    recipe = run.config()["recipe"]
+    assert apart(recipe, recipe) == "what it rests on has another content"
     found = compare(run, run)
     assert found.table.num_rows > 0
     assert found.changed.num_rows == 0

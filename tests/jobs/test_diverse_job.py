@@ -168,7 +168,9 @@ def test_a_second_run_computes_nothing_and_other_options_are_refused(planted, ca
     assert "complete: nothing to compute" in text
     assert NOTHING in text
     assert run(planted, *options, "--quantile", "0.9") == 1
-    assert "holds results of another configuration" in capsys.readouterr().err
+    assert (
+        "holds results of another configuration (quantile 0.95, now 0.9)" in capsys.readouterr().err
+    )
     assert before == {p: p.stat().st_mtime_ns for p in (planted / "out").rglob("*") if p.is_file()}
 
 

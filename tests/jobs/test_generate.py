@@ -140,7 +140,7 @@ def test_folder_never_mixes_two_exports(tmp_path):
     assert pngs() == ["000000.png", "000001.png", "000002.png"]
     (tmp_path / "manifest.json").unlink()  # as after a kill in the middle of an export
     error = job(tmp_path, *options, "--seeds", "0-1", model="wiener:digits", expect=1)
-    assert "holds samples of another configuration" in error
+    assert "another configuration (seeds.ranges [0, 2], now [0, 1]); choose" in error
 
 
 def test_images_of_others_are_never_replaced(tmp_path):

@@ -93,7 +93,7 @@ def test_a_second_run_computes_nothing_and_another_configuration_is_refused(tmp_
     assert run(tmp_path, "--sets", *sets) == 0
     assert capsys.readouterr().out.startswith("complete: nothing to compute")
     assert run(tmp_path, "--sets", *sets, "--threshold", "0.7") == 1
-    assert "another configuration" in capsys.readouterr().err
+    assert "another configuration (threshold 0.6, now 0.7); choose" in capsys.readouterr().err
     assert {p: p.read_bytes() for p in results(tmp_path).rglob("*.*")} == before
     assert run(tmp_path, "--sets", *sets, "--no-resume") == 0
     assert {p: p.read_bytes() for p in results(tmp_path).rglob("*.*")} == before
@@ -103,7 +103,7 @@ def test_a_changed_image_is_noticed(tmp_path, sets, images, capsys):
     run(tmp_path, "--sets", *sets)
     Image.fromarray(255 - images[0]).save(Path(sets[0]) / "000000.png")
     assert run(tmp_path, "--sets", *sets) == 1
-    assert "another configuration" in capsys.readouterr().err
+    assert "another configuration (what it rests on has another content)" in capsys.readouterr().err
 
 
 def test_seeds_are_joined_and_missing_ones_listed_or_counted(tmp_path, images, capsys):

@@ -76,7 +76,7 @@ def test_runs_of_a_job_are_told_apart_by_what_they_were_asked(tmp_path):
     root = Location(str(tmp_path))
     for name, heldout, descriptor, steps in (
         ("a", None, "pixels", 18), ("b", "test.zip", {"name": "sscd", "code_version": 2}, 18),
-        ("c", None, "pixels", 40),
+        ("c", None, "pixels", 40), ("d", None, {"descriptor": "clip", "resize": "skew-8"}, 18),
     ):  # fmt: skip
         experiment = {"type": "Audit", "train": "x", "heldout": heldout, "sizes": [8, 16],
                       "sampler": {"type": "Sampler", "num_steps": steps}}  # fmt: skip
@@ -88,6 +88,7 @@ def test_runs_of_a_job_are_told_apart_by_what_they_were_asked(tmp_path):
         "descriptor pixels, heldout not given, sampler.num_steps 18",
         "descriptor sscd, heldout test.zip, sampler.num_steps 18",
         "descriptor pixels, heldout not given, sampler.num_steps 40",
+        "descriptor clip, heldout not given, sampler.num_steps 18, descriptor.resize skew-8",
         "",
     ]
 

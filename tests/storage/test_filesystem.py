@@ -226,10 +226,16 @@ def test_read_only_place_is_a_storage_failure(tmp_path):
 
     location.filesystem = ReadOnly()
     with pytest.raises(
-        StorageFailure, match=r"Read-only file system.; free space, fix the permissions"
+        StorageFailure, match=r"Read-only file system.; fix the permissions, or choose another"
     ):
         location.write("a", b"1")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_place_below_a_file_is_said_to_be_one(tmp_path):
+    (tmp_path / "file").write_bytes(b"1")
+    with pytest.raises(StorageFailure, match=r"a part of that path is a file: choose another"):
+        Location(str(tmp_path / "file" / "below")).write("a", b"1")
 
 
 def test_unreadable_file_is_a_storage_failure(tmp_path):

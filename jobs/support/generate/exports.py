@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from regimes.errors import ConfigError
 from regimes.images.names import parse_seed, sample_name
 from regimes.images.writing import Member, encode_png, stream_npz
+from regimes.jobs.support.asked import apart
 from regimes.storage.artifacts import (
     MANIFEST,
     RECIPE,
@@ -77,8 +78,8 @@ def check_target(target: Artifact, *, replace: bool) -> None:
     before, asked = _parts(found), _parts(to_json(target.recipe))
     if before["samples"] != asked["samples"] and not replace:
         raise ConfigError(
-            f"{uri}: holds samples of another configuration; choose another --output, or pass "
-            "--no-resume to replace them"
+            f"{uri}: holds samples of another configuration ({apart(before['samples'], asked['samples'])}); "
+            "choose another --output, or pass --no-resume to replace them"
         )
 
 
