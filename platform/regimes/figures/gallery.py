@@ -18,12 +18,12 @@ from regimes.figures.sheets import draw_image
 from regimes.figures.style import MARK, REFERENCE, Margins, canvas, styled
 from regimes.images.pixels import Images
 
-COLUMNS = 10
+COLUMNS = 8
 _MARGIN, _NOTE, _NAMES = 0.14, 0.28, 0.95  # inches: border, line of the note, names of the rows
-_SIDE, _GAP, _BETWEEN = 0.86, 0.16, 0.03  # inches: image, between pairs, inside a pair
-_LINE, _BREAK = 0.15, 0.16  # inches: a line of text under a pair, between rows
+_SIDE, _GAP, _BETWEEN = 0.86, 0.22, 0.03  # inches: image, between pairs, inside a pair
+_LINE, _BREAK = 0.17, 0.16  # inches: a line of text under a pair, between rows
 _LINES = 3
-_LONGEST_RULE = 17
+_LONGEST_RULE = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,16 +101,16 @@ def _pair(axes: Axes, pair: GalleryPair, x: float, top: float) -> None:
         middle,
         below + _LINE / 2,
         f"{pair.similarity:.3f}",
-        fontsize=9,
+        fontsize=10,
         color=color,
         weight=weight,
         **centred,
     )
     for line, rule in enumerate(_two_lines(pair.rules), start=1):
         y = below + (line + 0.5) * _LINE
-        axes.text(middle, y, rule, fontsize=7, color=color, **centred)
+        axes.text(middle, y, rule, fontsize=8, color=color, **centred)
     if not pair.rules:
-        axes.text(middle, below + 1.5 * _LINE, "no copy", fontsize=7, color=REFERENCE, **centred)
+        axes.text(middle, below + 1.5 * _LINE, "no copy", fontsize=8, color=REFERENCE, **centred)
 
 
 def _two_lines(rules: Sequence[str]) -> list[str]:
