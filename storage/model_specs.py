@@ -61,6 +61,9 @@ def identify_model(spec: str, *, max_images: int | None = None) -> DenoiserRecip
             "--max-images: for a closed form, as in --model empirical:SOURCE; a checkpoint has been "
             "trained"
         )
+    if ":" in spec and "://" not in spec and not Path(spec).exists():
+        forms = ", ".join(CLOSED_FORMS + MIXTURES)
+        raise ConfigError(f"{spec}: neither a file or folder nor one of {forms} and a source")
     return identify_checkpoint(spec)
 
 

@@ -156,6 +156,10 @@ def test_images_of_others_are_never_replaced(tmp_path):
     [
         ([], "--model: expected a checkpoint"),
         (["--model", "nothing-here.pkl"], "nothing-here.pkl: cannot be read"),
+        (
+            ["--model", "winer:digits"],
+            "winer:digits: neither a file or folder nor one of empirical:, ",
+        ),
         (["--model", str(ROOT / "README.md")], "README.md"),
         (["--model", str(ROOT / "tests")], "expected a folder saved by a diffusers pipeline"),
         (["--model", "empirical:nowhere"], "nowhere: no such file or folder"),
