@@ -182,7 +182,7 @@ class Artifact:
 
     def _broken(self, name: str, what: str) -> BrokenArtifact:
         return BrokenArtifact(
-            f"{self.location.uri}/{name}: {what}; delete the folder {self.location.uri} and run "
+            f"{self.location.child(name).uri}: {what}; delete the folder {self.location.uri} and run "
             "the same command again to make it anew"
         )
 

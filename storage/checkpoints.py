@@ -227,7 +227,7 @@ def load_checkpoint(store: Store, recipe: CheckpointRecipe) -> Network:
         raise ConfigError(f"{recipe.label}: a latent pipeline, which only schedulers sample")
     artifact = store.artifact(recipe)
     data, config = artifact.read(WEIGHTS), json.loads(artifact.read(CONFIG))
-    return _build(recipe.format, config, data, f"{artifact.location.uri}/{WEIGHTS}")
+    return _build(recipe.format, config, data, artifact.location.child(WEIGHTS).uri)
 
 
 def _check(format: Format, config: dict[str, Any], files: Files, name: str) -> None:

@@ -175,7 +175,7 @@ def read_labelled(store: Store, recipe: ImagesRecipe) -> tuple[Ids, Images, npt.
 def read_predictions(store: Store, recipe: ClassifierRecipe) -> Predictions:
     """What a complete classifier says about the test images."""
     artifact = store.artifact(recipe)
-    data, where = artifact.read(PREDICTIONS), f"{artifact.location.uri}/{PREDICTIONS}"
+    data, where = artifact.read(PREDICTIONS), artifact.location.child(PREDICTIONS).uri
     ids, labels = decode_rows(data, where, "label")
     return Predictions(
         ids=ids, labels=labels, probabilities=decode_rows(data, where, "probability")[1]
@@ -256,7 +256,7 @@ class _Run:
             return
         except safetensors.SafetensorError as error:
             raise BrokenArtifact(
-                f"{checkpoint.uri}/{_STATE}: not a readable checkpoint ({error}); delete it and run "
+                f"{checkpoint.child(_STATE).uri}: not a readable checkpoint ({error}); delete it and run "
                 "the same command again to train from the start"
             ) from error
         self.curve = state.pop("curve").tolist()

@@ -98,7 +98,7 @@ def read_block(
 def read_unit(store: Store, recipe: FeaturesRecipe, name: str) -> tuple[Ids, Images]:
     """Ids and images to describe of one shard, checked against its manifest."""
     artifact = store.artifact(recipe.images)
-    ids, images = decode_rows(artifact.read(name), f"{artifact.location.uri}/{name}", "image")
+    ids, images = decode_rows(artifact.read(name), artifact.location.child(name).uri, "image")
     return ids, np.ascontiguousarray(images[:, :, ::-1]) if recipe.mirrored else images
 
 
@@ -222,4 +222,4 @@ def _read_left_out(artifact: Artifact, unit: int) -> tuple[FileEntry, dict[str, 
     try:
         return FileEntry.of(name, data), dict(json.loads(data))
     except ValueError as error:
-        raise BrokenArtifact(f"{artifact.location.uri}/{name}: not JSON; delete it") from error
+        raise BrokenArtifact(f"{artifact.location.child(name).uri}: not JSON; delete it") from error

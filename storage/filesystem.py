@@ -28,9 +28,13 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from regimes.errors import StorageFailure
-from regimes.storage.retries import persist
+from regimes.storage.retries import NO_SUCH_DIRECTORY, persist
 
 _PYARROW_SCHEMES = ("s3", "gs", "gcs")
+_PATIENCE, _PATIENCE_S = (
+    "retry_limit_seconds",
+    20,
+)  # Arrow's own for gs:// is 15 minutes, in silence
 _SPOOL_BYTES = 64 * 2**20
 _LONGEST_REASON = 300  # characters: some stores answer with a page
 _STALE_S = 600.0  # a file that nobody has written to for so long is nobody's
@@ -86,9 +90,11 @@ class Location:
         try:
             return persist(attempt)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise FileNotFoundError(f"{self.uri}/{name}") from error
+            raise FileNotFoundError(self.child(name).uri) from error
         except OSError as error:
-            raise StorageFailure(f"{self.uri}/{name}: cannot be read ({_reason(error)})") from error
+            raise StorageFailure(
+                f"{self.child(name).uri}: cannot be read ({_reason(error)})"
+            ) from error
 
     def chunks(self, name: str, size: int) -> Iterator[bytes]:
         """Content of a large file, ``size`` bytes at a time; errors as of ``read``."""
@@ -100,9 +106,11 @@ class Location:
                     start += len(chunk)
                     yield chunk
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise FileNotFoundError(f"{self.uri}/{name}") from error
+            raise FileNotFoundError(self.child(name).uri) from error
         except OSError as error:
-            raise StorageFailure(f"{self.uri}/{name}: cannot be read ({_reason(error)})") from error
+            raise StorageFailure(
+                f"{self.child(name).uri}: cannot be read ({_reason(error)})"
+            ) from error
 
     def write(self, name: str, data: bytes) -> None:
         """Create or replace a file, whole or not at all.
@@ -137,7 +145,7 @@ class Location:
             yield
         except OSError as error:
             raise StorageFailure(
-                f"{self.uri}/{name}: cannot be written ({_reason(error)}); {_advice(error)} choose "
+                f"{self.child(name).uri}: cannot be written ({_reason(error)}); {_advice(error)} choose "
                 "another --output, then run the same command again"
             ) from error
 
@@ -220,6 +228,8 @@ class Location:
 
     def folders(self) -> list[str]:
         """Names of the folders directly in the folder, sorted; empty if there is no folder."""
+        if isinstance(self.filesystem, pafs.GcsFileSystem):  # lists those alone that are files too
+            return sorted({name.partition("/")[0] for name in self.names() if "/" in name})
         return sorted(i.base_name for i in self._list() if i.type == pafs.FileType.Directory)
 
     def _list(self, *, recursive: bool = False) -> list[pafs.FileInfo]:
@@ -237,7 +247,7 @@ class Location:
             return
         except OSError as error:
             raise StorageFailure(
-                f"{self.uri}/{name}: cannot be removed ({_reason(error)})"
+                f"{self.child(name).uri}: cannot be removed ({_reason(error)})"
             ) from error
 
     def remove(self) -> None:
@@ -247,6 +257,8 @@ class Location:
         except FileNotFoundError:
             return
         except OSError as error:
+            if NO_SUCH_DIRECTORY in str(error):
+                return
             raise StorageFailure(f"{self.uri}: cannot be removed ({_reason(error)})") from error
 
 
@@ -254,9 +266,13 @@ def _resolve(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
     if is_local:
         path = Path(unquote(urlsplit(uri).path) if uri.startswith("file://") else uri)
         return pafs.LocalFileSystem(), str(path.expanduser().absolute())
-    if urlsplit(uri).scheme in _PYARROW_SCHEMES:
-        base, mark, query = uri.partition("?")
-        filesystem, path = pafs.FileSystem.from_uri(f"{quote(base, safe=':/%')}{mark}{query}")
+    scheme = urlsplit(uri).scheme
+    if scheme in _PYARROW_SCHEMES:
+        base, _, query = uri.partition("?")
+        if scheme != "s3" and _PATIENCE not in query:
+            query = "&".join(filter(None, [query, f"{_PATIENCE}={_PATIENCE_S}"]))
+        mark = "?" if query else ""
+        filesystem, path = pafs.FileSystem.from_uri(f"{quote(base, safe=':/%@')}{mark}{query}")
         return filesystem, path
     fs, path = fsspec.core.url_to_fs(uri)
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path.rstrip("/")

@@ -138,7 +138,7 @@ def _resume(trainer: EnsembleTrainer, checkpoint: Location) -> dict[int, torch.T
         return {}
     except safetensors.SafetensorError as error:
         raise BrokenArtifact(
-            f"{checkpoint.uri}/{_STATE}: not a readable checkpoint ({error}); delete it and run the "
+            f"{checkpoint.child(_STATE).uri}: not a readable checkpoint ({error}); delete it and run the "
             "same command again to train from the start"
         ) from error
     curve = {

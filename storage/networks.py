@@ -95,7 +95,7 @@ def load_network(store: Store, recipe: NetworkRecipe, *, device: str = "cpu") ->
     """
     artifact = store.artifact(recipe)
     data = artifact.read(WEIGHTS)
-    return denoiser_from_bytes(data, f"{artifact.location.uri}/{WEIGHTS}").to(device)
+    return denoiser_from_bytes(data, artifact.location.child(WEIGHTS).uri).to(device)
 
 
 def read_network_curve(
@@ -201,7 +201,7 @@ def _resume(trainer: NetworkTrainer, checkpoint: Location) -> dict[int, float]:
         return {}
     except safetensors.SafetensorError as error:
         raise BrokenArtifact(
-            f"{checkpoint.uri}/{_STATE}: not a readable checkpoint ({error}); delete it and run the "
+            f"{checkpoint.child(_STATE).uri}: not a readable checkpoint ({error}); delete it and run the "
             "same command again to train from the start"
         ) from error
     steps, losses = state.pop("curve.steps"), state.pop("curve.losses")

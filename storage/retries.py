@@ -34,11 +34,12 @@ _FINAL_KINDS = (
     NotADirectoryError,
     PermissionError,
 )
+NO_SUCH_DIRECTORY = "No such directory"  # Arrow of gs://, in words alone
 _FINAL_WORDS = (
     "ACCESS_DENIED", "NO_SUCH_BUCKET", "NO_SUCH_KEY", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH",
     "INVALID_CLIENT_TOKEN_ID", "MISSING_AUTHENTICATION_TOKEN", "UNRECOGNIZED_CLIENT", "RESOURCE_NOT_FOUND",
     "Bucket does not exist", "does not exist", "ExpiredToken", "CredentialsError", "Forbidden",
-    "is a directory",
+    "is a directory", NO_SUCH_DIRECTORY, "Could not create a OAuth2 access token",
 )  # fmt: skip
 _PASSING_STATUS = (408, 425, 429)  # and all from 500 on
 _PASSING_WORDS = ("RequestTimeout", "Throttl", "rateLimitExceeded")  # whatever the status: 400, 403

@@ -86,7 +86,7 @@ def left_over(artifact: Artifact, name: str, ids: Ids) -> FileEntry | None:
     Raises:
         BrokenArtifact: if the file cannot be read, or does not hold exactly these ids.
     """
-    where = f"{artifact.location.uri}/{name}"
+    where = artifact.location.child(name).uri
     try:
         data = artifact.location.read(name)
     except FileNotFoundError:
@@ -101,7 +101,7 @@ def iter_shards(artifact: Artifact, column: str | None = None) -> Iterator[tuple
     """Ids and one column of each shard of a complete artifact, in order, each checked."""
     for entry in artifact.files:
         if entry.name.endswith(".parquet"):
-            where = f"{artifact.location.uri}/{entry.name}"
+            where = artifact.location.child(entry.name).uri
             yield decode_rows(artifact.read(entry.name), where, column)
 
 

@@ -1,4 +1,7 @@
-"""An S3 server for tests, started on loopback in a process of its own; see storage/s3_server.py."""
+"""Object stores for tests, started on loopback in processes of their own.
+
+See storage/s3_server.py and storage/google_server.py.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
 
-SERVER = Path(__file__).parent / "storage" / "s3_server.py"
+SERVERS = Path(__file__).parent / "storage"
 BUCKET = "results"
 
 
@@ -50,7 +53,10 @@ class ObjectStore:
 def object_store() -> Iterator[ObjectStore]:
     """A server with an empty bucket, reachable from this process too."""
     process = subprocess.Popen(
-        [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(SERVERS / "s3_server.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     store = ObjectStore(int(process.stdout.readline()))
     before = {name: os.environ.get(name) for name in store.environment}
@@ -62,5 +68,26 @@ def object_store() -> Iterator[ObjectStore]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+        process.stdin.close()
+        process.wait(30)
+
+
+@contextlib.contextmanager
+def google_store(refused: float = 0.0) -> Iterator[Callable[[str], str]]:
+    """A Google server with an empty bucket; gives the URI of a folder in it.
+
+    Args:
+        refused: share of all requests that it answers with 503.
+    """
+    process = subprocess.Popen(
+        [sys.executable, str(SERVERS / "google_server.py"), str(refused)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    where = f"endpoint_override=127.0.0.1:{int(process.stdout.readline())}&scheme=http"
+    try:
+        yield lambda folder: f"gs://anonymous@{BUCKET}/{folder}?{where}"
+    finally:
         process.stdin.close()
         process.wait(30)

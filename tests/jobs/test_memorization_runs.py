@@ -12,9 +12,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from job_runs import artifact_bytes, check_comparison, counts, finish, run, shards, start
-from object_store import BUCKET, object_store
+from object_store import BUCKET, google_store, object_store
 
 from regimes.jobs import memorization
+from regimes.jobs.support.browsing.runs import find_runs
 from regimes.jobs.support.chosen_descriptor import DEFAULT_DESCRIPTOR, ChosenDescriptor
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.memorization.results import Results
@@ -109,6 +110,23 @@ def test_on_a_failing_object_store_the_job_ends_with_the_same_bytes(
     assert found == artifact_bytes(finished[0])
     assert refused["manifest.json"] > len([name for name in names if "manifest" in name])
     assert refused["refused"] > 50
+
+
+@pytest.mark.slow
+def test_on_google_storage_the_job_ends_with_the_same_bytes_and_is_found_again(
+    finished: tuple[Path, str],
+) -> None:
+    with google_store(refused=0.02) as address:
+        output = address("digits")
+        finish(start(output))
+        assert "complete: nothing to compute" in finish(start(output))
+        place = Location(output)
+        names = [name for name in place.names() if name.startswith("artifacts/")]
+        found = {name: hashlib.sha256(place.read(name)).hexdigest() for name in names}
+        assert [run.label for run in find_runs(place)] == [
+            f"memorization/{results(finished[0]).name}"
+        ]
+    assert found == artifact_bytes(finished[0])
 
 
 def test_lost_results_are_written_again_from_complete_artifacts(

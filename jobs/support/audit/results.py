@@ -151,8 +151,8 @@ class AuditResults(ResultFolder):
             print(f"{row['metric']:<26}{row['value']:<12.4g}{interval:<25} {null}".rstrip())
         print()
         print("\n".join(scores["answer"]))
-        print(f"\ngallery   {self.location.uri}/gallery/page-001.html")
-        print(f"report    {self.location.uri}/{REPORT}")
+        print(f"\ngallery   {self.location.child('gallery/page-001.html').uri}")
+        print(f"report    {self.location.child(REPORT).uri}")
 
     def alarms(self) -> dict[Alarm, str]:
         """What should stop a release, by rule; see ``studies.audit_alarms``."""

@@ -65,7 +65,7 @@ class Run:
     @property
     def report(self) -> str:
         """Where its report is."""
-        return f"{self.location.uri}/{REPORT}" if REPORT in self.files else ""
+        return self.location.child(REPORT).uri if REPORT in self.files else ""
 
     @property
     def has_images(self) -> bool:
@@ -96,7 +96,7 @@ class Run:
             return pq.ParquetFile(data).read(use_threads=False)
         except (pa.ArrowInvalid, OSError) as error:
             raise BrokenArtifact(
-                f"{self.location.uri}/{name}: not readable as Parquet ({error}); delete the folder "
+                f"{self.location.child(name).uri}: not readable as Parquet ({error}); delete the folder "
                 "and run the job again"
             ) from error
 

@@ -140,7 +140,7 @@ class ClassifierResults(ResultFolder):
                 print(f"{name:<32}{row['value']:+.3f} {ends}")
         print()
         print("\n".join(found["answer"]))
-        print(f"\nreport    {self.location.uri}/{REPORT}")
+        print(f"\nreport    {self.location.child(REPORT).uri}")
 
 
 def default_name(experiment: ClassifierExperiment) -> str:

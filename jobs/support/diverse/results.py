@@ -176,7 +176,7 @@ class DiverseResults(ResultFolder):
                 )
         print()
         print("\n".join(scores["answer"]))
-        print(f"\nreport    {self.location.uri}/{REPORT}")
+        print(f"\nreport    {self.location.child(REPORT).uri}")
 
 
 def default_name(experiment: DiverseExperiment, choice: DescriptorOptions) -> str:

@@ -175,7 +175,7 @@ class GuidanceResults(ResultFolder):
         print("\n".join(self._legend()))
         print()
         print("\n".join(scores["answer"]))
-        print(f"\nreport    {self.location.uri}/{REPORT}")
+        print(f"\nreport    {self.location.child(REPORT).uri}")
 
 
 def _cell_line(row: dict[str, Any]) -> str:

@@ -103,7 +103,7 @@ class JacobianResults(ResultFolder):
             )
         print()
         print("\n".join(scores["answer"]))
-        print(f"\nreport    {self.location.uri}/{REPORT}")
+        print(f"\nreport    {self.location.child(REPORT).uri}")
 
 
 def default_name(experiment: JacobianExperiment) -> str:

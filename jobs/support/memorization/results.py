@@ -126,7 +126,7 @@ class Results(ResultFolder):
             )
         print()
         print("\n".join(scores["answer"]))
-        print(f"\nreport    {self.location.uri}/{REPORT}")
+        print(f"\nreport    {self.location.child(REPORT).uri}")
 
 
 def _default_name(preset: str, original: MemorizationExperiment, grid: MemorizationGrid) -> str:

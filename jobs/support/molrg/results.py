@@ -101,7 +101,7 @@ class MoLRGResults(ResultFolder):
             )
         print()
         print("\n".join(scores["answer"]))
-        print(f"\nreport    {self.location.uri}/{REPORT}")
+        print(f"\nreport    {self.location.child(REPORT).uri}")
 
 
 def _scores_json(study: MoLRGStudy) -> str:

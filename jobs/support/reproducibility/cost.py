@@ -58,7 +58,7 @@ def print_plan(
         "report not counted"
     )
     where = run.name or default_name(experiment, chosen.options, [one.name for one in sets])
-    print(f"results   {Location(run.output).uri}/reproducibility/{where}")
+    print(f"results   {Location(run.output).child(f'reproducibility/{where}').uri}")
 
 
 def _timed_read(experiment: ReproducibilityExperiment, source: ImageSource) -> tuple[Images, float]:

@@ -133,7 +133,7 @@ class ComparisonResults(ResultFolder):
                 )
         print()
         print("\n".join(scores["answer"]))
-        print(f"\nreport    {self.location.uri}/{REPORT}")
+        print(f"\nreport    {self.location.child(REPORT).uri}")
 
 
 def default_name(

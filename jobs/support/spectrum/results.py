@@ -189,7 +189,7 @@ class SpectrumResults(ResultFolder):
                 )
         print()
         print("\n".join(self._stored["answer"]))
-        print(f"\nreport    {self.location.uri}/{REPORT}")
+        print(f"\nreport    {self.location.child(REPORT).uri}")
 
 
 def _default_name(recipe: SpectrumResultsRecipe) -> str:

@@ -106,7 +106,7 @@ class TutorialResults(ResultFolder):
             _print_lesson(lesson)
         print()
         print("\n".join(scores["answer"]))
-        print(f"\nreport    {self.location.uri}/{REPORT}")
+        print(f"\nreport    {self.location.child(REPORT).uri}")
         return bool(scores["passed"])
 
 
