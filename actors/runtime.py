@@ -10,6 +10,7 @@ import platform
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -26,6 +27,7 @@ from regimes.errors import ConfigError
 OBJECT_STORE_BYTES = 500_000_000
 _PREFIX = "regimes-"
 _LONGEST_FOLDER = 16
+_KNOCK_S = 10.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 KEEP_FREED_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
@@ -206,12 +208,20 @@ def _join(address: str) -> None:
     import ray
 
     try:
+        _knock(address)
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ValueError, ConnectionError) as error:
+    except (ValueError, OSError) as error:
         raise ConfigError(
             f"RAY_ADDRESS={address}: no Ray cluster can be joined there "
             f"({str(error).splitlines()[0]}); correct it, or unset it to run on this machine"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Meet whoever listens at HOST:PORT; Ray waits there for minutes, though nobody does."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
 
 
 @contextlib.contextmanager

@@ -181,10 +181,11 @@ def test_images_are_said_to_be_left_out_where_there_is_an_option_for_it(
     assert ("--skip-bad-images" in error) == has_option
 
 
-def test_a_ray_address_that_leads_nowhere_is_named(tmp_path: Path) -> None:
-    text = finish(start(tmp_path / "out", env={"RAY_ADDRESS": "nonsense"}), expect=1)
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1"])
+def test_a_ray_address_that_leads_nowhere_is_named(tmp_path: Path, address: str) -> None:
+    text = finish(start(tmp_path / "out", env={"RAY_ADDRESS": address}), expect=1)
     (error,) = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert "RAY_ADDRESS=nonsense" in error
+    assert f"RAY_ADDRESS={address}" in error
     assert "unset it" in error
     assert "Traceback" not in text
 
