@@ -72,7 +72,8 @@ def test_another_question_under_the_same_name_is_refused(uri):
     write(folder(uri))
     folder(uri).check_name()
     with pytest.raises(
-        ConfigError, match="results of another configuration; choose another --name"
+        ConfigError,
+        match=r"results of another configuration \(question why, now how\); choose another --name",
     ):
         folder(uri, question="how").check_name()
     folder(uri).remove()
