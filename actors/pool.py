@@ -35,6 +35,7 @@ POLL_S = 0.5
 START_S = 60.0  # an actor that has not answered for so long may never: no room, or no node
 LONGEST_WAIT_S = 6 * 3600.0  # without one actor that answers: nothing is coming
 DRAIN_S = 2.0  # `ray job stop` kills after three seconds
+LONGEST_DRAIN_S = 10.0  # where nobody has asked to stop
 NO_ROOM = (
     "no node has room for a replica yet; if none comes, ask for less (--device, --gpus-per-replica), or see "
     "`ray status`"
@@ -154,7 +155,8 @@ class Pool:
                     left -= 1
                     if entry is not None:
                         yield unit.recipe, entry
-            self._drain(max(DRAIN_S, self._late()))  # of second copies, lest they leave half a file
+            # Of second copies, lest they leave half a file: those of short units, that soon write.
+            self._drain(max(DRAIN_S, min(self._late(), LONGEST_DRAIN_S)))
             if self._poisoned:
                 raise report(self._poisoned)
         except Exception:
