@@ -159,6 +159,7 @@ class Destination(Execution):
     def __post_init__(self) -> None:
         """Refuse what could not run."""
         Execution.__post_init__(self)
+        console.check_output(self.output)
         if self.subdirs and self.format != "png":
             raise ConfigError(f"--subdirs: for --format png, not {self.format}")
 
