@@ -299,6 +299,8 @@ def _advice(error: OSError) -> str:
         return "free space, or"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "fix the permissions, or"
+    if error.errno == errno.ENOTSUP:
+        return "such places can only be read:"
     if isinstance(error, (NotADirectoryError, FileExistsError)):
         return "a part of that path is a file:"
     return "free space, fix the permissions, or"

@@ -92,7 +92,7 @@ def check_output(uri: str) -> None:
     """
     if uri.startswith("memory://"):
         raise ConfigError(
-            f"--output {uri}: expected a place that outlives this process, found its memory; pass a folder "
+            f"{uri}: expected a place that outlives this process, found its memory; pass a folder "
             "or a URI such as s3://bucket/folder"
         )
 

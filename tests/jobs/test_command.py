@@ -68,8 +68,13 @@ def test_the_cluster_s_place_for_results_is_the_default_of_every_job(
 
 @pytest.mark.parametrize("options", [RunOptions, TrainOptions, TutorialRun, Destination])
 def test_no_job_leaves_its_results_in_the_memory_of_a_process(options: type) -> None:
-    with pytest.raises(ConfigError, match=r"--output memory://x: expected a place that outlives"):
+    with pytest.raises(ConfigError, match="memory://x: expected a place that outlives"):
         options(output="memory://x")
+
+
+def test_nor_what_workers_are_to_read_there() -> None:
+    with pytest.raises(ConfigError, match="memory://x: expected a place that outlives"):
+        Destination(store="memory://x")
 
 
 def test_a_wheel_holds_the_whole_package_and_runs(tmp_path: Path) -> None:

@@ -64,7 +64,10 @@ def test_what_a_store_cannot_do_at_all_fails_at_once_by_name(pauses, monkeypatch
         raise NotImplementedError
 
     monkeypatch.setattr(location, "_put", refuse)
-    with pytest.raises(StorageFailure, match=r"a: cannot be written \(Operation not supported\)"):
+    with pytest.raises(
+        StorageFailure,
+        match=r"a: cannot be written \(Operation not supported\); such places can only be read: choose",
+    ):
         location.write("a", b"1")
     assert pauses == []
 

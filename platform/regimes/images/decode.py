@@ -13,7 +13,7 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from regimes.errors import BadImage
+from regimes.errors import BadImage, ConfigError
 from regimes.images.pixels import Images
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
@@ -66,7 +66,13 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def centre_square(image: Image.Image, size: int) -> Image.Image:
-    """Crop the centre square and resize it to ``size``, bilinear with antialiasing."""
+    """Crop the centre square and resize it to ``size``, bilinear with antialiasing.
+
+    Raises:
+        ConfigError: if ``size`` is below 1.
+    """
+    if size < 1:
+        raise ConfigError(f"--image-size: expected at least 1, got {size}")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     # Not resize(box=...): its filter reaches past the box, into what is cropped away.
