@@ -159,6 +159,8 @@ class Destination(Execution):
     def __post_init__(self) -> None:
         """Refuse what could not run."""
         Execution.__post_init__(self)
+        for place in (self.output, self.store or self.output):
+            console.check_output(place)
         if self.subdirs and self.format != "png":
             raise ConfigError(f"--subdirs: for --format png, not {self.format}")
 

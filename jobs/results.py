@@ -8,7 +8,6 @@ regimes results --compare memorization/digits-seed0 memorization/digits-seed1
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from regimes.jobs.support import console
 from regimes.jobs.support.browsing import comparison, runs
 from regimes.jobs.support.browsing.listing import listing
 from regimes.jobs.support.browsing.runs import Run
-from regimes.jobs.support.console import OUTPUT
 from regimes.storage.filesystem import Location
 from regimes.words import counted
 
@@ -59,7 +57,7 @@ class Browse:
     @property
     def root(self) -> Location:
         """Where the runs are."""
-        return Location(self.uri or self.output or os.environ.get(OUTPUT, "results"))
+        return Location(self.uri or self.output or console.default_output())
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from regimes.actors.runtime import RayRuntime
@@ -48,8 +48,8 @@ Report = Callable[[int, float], None]
 class TrainOptions:
     """Where and how the network is trained; nothing here changes it by more than rounding."""
 
-    output: str = "results"
-    """Folder or URI (s3://..., gs://...) for artifacts and results."""
+    output: str = field(default_factory=console.default_output)
+    """Folder or URI (s3://..., gs://...) for artifacts and results; $REGIMES_OUTPUT if it is set."""
     name: str | None = None
     """Name of the result folder; made from network, images and configuration if not given."""
     resume: bool = True
@@ -73,10 +73,11 @@ class TrainOptions:
             raise ConfigError(
                 f"--name {self.name}: expected letters, digits, '.', '_' and '-' alone"
             )
-        for field in ("workers", "microbatch"):
-            value = getattr(self, field)
+        console.check_output(self.output)
+        for name in ("workers", "microbatch"):
+            value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"--{field}: expected at least 1, got {value}")
+                raise ConfigError(f"--{name}: expected at least 1, got {value}")
         if self.checkpoint_kimg is not None and not self.checkpoint_kimg > 0:
             raise ConfigError(
                 f"--checkpoint-kimg: expected a number above 0, got {self.checkpoint_kimg}"

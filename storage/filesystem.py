@@ -14,6 +14,7 @@ import errno
 import functools
 import io
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -35,6 +36,7 @@ _PATIENCE, _PATIENCE_S = (
     "retry_limit_seconds",
     20,
 )  # Arrow's own for gs:// is 15 minutes, in silence
+_ONE_SLASH = re.compile("[a-z][a-z0-9+.-]+:/(?!/)")
 _SPOOL_BYTES = 64 * 2**20
 _LONGEST_REASON = 300  # characters: some stores answer with a page
 _STALE_S = 600.0  # a file that nobody has written to for so long is nobody's
@@ -51,7 +53,7 @@ class Location:
     """
 
     def __init__(self, uri: str) -> None:
-        stripped = str(uri).rstrip("/") or "/"
+        stripped = str(uri).rstrip("/") or str(uri)[:1]
         self.uri = str(uri) if stripped.endswith(":") else stripped  # memory:// is a root
         self.is_local = "://" not in self.uri or self.uri.startswith("file://")
         try:
@@ -63,7 +65,7 @@ class Location:
                 self.uri = self.path  # absolute: workers have working directories of their own
         except (OSError, ValueError, ImportError, pa.ArrowInvalid) as error:
             raise StorageFailure(
-                f"{self.uri}: cannot be used as a location ({error}); "
+                f"{self.uri or 'no path'}: cannot be used as a location ({error}); "
                 "expected a local path or a URI such as s3://bucket/folder"
             ) from error
 
@@ -264,8 +266,7 @@ class Location:
 
 def _resolve(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
     if is_local:
-        path = Path(unquote(urlsplit(uri).path) if uri.startswith("file://") else uri)
-        return pafs.LocalFileSystem(), str(path.expanduser().absolute())
+        return pafs.LocalFileSystem(), str(_local_path(uri).expanduser().absolute())
     scheme = urlsplit(uri).scheme
     if scheme in _PYARROW_SCHEMES:
         base, _, query = uri.partition("?")
@@ -278,12 +279,28 @@ def _resolve(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path.rstrip("/")
 
 
+def _local_path(location: str) -> Path:
+    """The path that a local location means; ``ValueError`` where it would be another than was meant."""
+    if not location:
+        raise ValueError("it is empty")
+    if _ONE_SLASH.match(location):
+        raise ValueError("one slash behind the scheme")
+    if not location.startswith("file://"):
+        return Path(location)
+    uri = urlsplit(location)
+    if uri.netloc not in ("", "localhost") or not uri.path or uri.query or uri.fragment:
+        raise ValueError("file:///folder is absolute and has %23 for # and %3F for ?")
+    return Path(unquote(uri.path))
+
+
 def _advice(error: OSError) -> str:
     """What may be done about a file that cannot be written, besides writing it elsewhere."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "free space, or"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "fix the permissions, or"
+    if error.errno == errno.ENOTSUP:
+        return "such places can only be read:"
     if isinstance(error, (NotADirectoryError, FileExistsError)):
         return "a part of that path is a file:"
     return "free space, fix the permissions, or"

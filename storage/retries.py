@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import random
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = (
 _FINAL = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT, errno.EFBIG,
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP,
+    errno.ENOTSUP,
 }  # fmt: skip
 _FINAL_KINDS = (
     FileNotFoundError,
@@ -79,6 +81,8 @@ def _translated(action: Callable[[], T]) -> T:
         return action()
     except OSError:
         raise
+    except NotImplementedError as error:  # a store that is read-only, as http://
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from error
     except Exception as error:
         if type(error).__module__ in _OUR_OWN:
             raise

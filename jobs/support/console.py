@@ -79,11 +79,29 @@ def check_name(name: str | None) -> None:
         raise ConfigError(f"--name {name}: expected letters, digits, '.', '_' and '-' alone")
 
 
+def default_output() -> str:
+    """Where results go unless told otherwise: $REGIMES_OUTPUT if it is set, or results."""
+    return os.environ.get(OUTPUT) or "results"
+
+
+def check_output(uri: str) -> None:
+    """Refuse a place that workers do not share.
+
+    Raises:
+        ConfigError: if it is in memory.
+    """
+    if uri.startswith("memory://"):
+        raise ConfigError(
+            f"{uri}: expected a place that outlives this process, found its memory; pass a folder "
+            "or a URI such as s3://bucket/folder"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions(Execution):
     """Where a job puts its results, and how it runs."""
 
-    output: str = dataclasses.field(default_factory=lambda: os.environ.get(OUTPUT, "results"))
+    output: str = dataclasses.field(default_factory=default_output)
     """Folder or URI (s3://..., gs://...) for artifacts and results; $REGIMES_OUTPUT if it is set."""
     name: str | None = None
     """Name of the result folder; made from preset, seed and configuration if not given."""
@@ -92,6 +110,7 @@ class RunOptions(Execution):
         """Refuse what could not run."""
         Execution.__post_init__(self)  # super() does not work in a class with slots
         check_name(self.name)
+        check_output(self.output)
 
 
 def parse(

@@ -40,7 +40,8 @@ def load_callable(target: str, name: str) -> Callable[..., Any]:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise BadDescriptor(
-            f"{name}: {error}; expected python:MODULE:CALLABLE, importable where workers run"
+            f"{name}: {error}; expected python:MODULE:CALLABLE, importable where workers run: put the folder "
+            "of a module of yours on PYTHONPATH"
         ) from error
     if isinstance(found, type):
         found = found()
@@ -64,7 +65,9 @@ def source_sha256(name: str, module: str) -> str:
     except ImportError as error:
         raise BadDescriptor(f"{name}: {error}") from error
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        raise BadDescriptor(f"{name}: no module {module} with a source file can be imported")
+        raise BadDescriptor(
+            f"{name}: no module {module} with a source file can be imported; put its folder on PYTHONPATH"
+        )
     own = Path(spec.origin).read_bytes()
     folders = list((package and package.submodule_search_locations) or ())
     if not folders:

@@ -320,7 +320,7 @@ def test_options_that_do_not_apply_are_refused(options, words):
     [
         ("made_networks:nothing", "nothing"),
         ("made_networks:NOT_CALLABLE", "expected a callable, found int"),
-        ("no_such_module:f", "no module no_such_module"),
+        ("no_such_module:f", "no module no_such_module .*; put its folder on PYTHONPATH"),
     ],
 )
 def test_a_users_function_that_cannot_be_used_is_refused(target, words):

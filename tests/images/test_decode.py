@@ -84,6 +84,26 @@ def test_16_bit_values_keep_their_high_byte(fmt):
     np.testing.assert_array_equal(found[..., 0], wide >> 8)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_tiff_of_wider_values_is_refused(dtype):
+    image = Image.fromarray(ramp(4, 5).astype(dtype))
+    with pytest.raises(BadImage, match=r"x: not a readable image .*8 or 16 bits, found wider"):
+        decode(encode(image, "TIFF"), "x")
+
+
+def test_16_bit_ppm_keeps_its_high_byte():
+    wide = (np.arange(20, dtype=np.uint16) * 3271).reshape(4, 5)
+    found = decode(encode(Image.fromarray(wide), "PPM"), "x")
+    np.testing.assert_array_equal(found[..., 0], wide >> 8)
+
+
+def test_orientation_tags_are_not_followed():
+    tag = Image.Exif()
+    tag[0x0112] = 6  # to be shown turned by a quarter
+    image = Image.fromarray(ramp(4, 5))
+    assert decode(encode(image, "JPEG", exif=tag), "x").shape == (4, 5, 1)
+
+
 def test_animation_gives_its_first_frame():
     frames = [Image.fromarray(np.full((4, 4), v, np.uint8)) for v in (40, 200)]
     data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import zipfile
@@ -16,6 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from regimes.errors import BadImage, BadSource
+from regimes.images import parquet
 from regimes.images.decode import decode
 from regimes.images.sources import ArraySource, load_images, open_source
 
@@ -106,6 +108,39 @@ def test_fingerprint_of_a_folder_changes_with_a_name(tmp_path, pixels):
     assert open_source(str(tmp_path / "x")).fingerprint != first
 
 
+def test_linked_folders_are_searched_and_loops_left_out(tmp_path, pixels):
+    write_folder(tmp_path / "real", pixels)
+    linked = tmp_path / "linked"
+    (linked / "own").mkdir(parents=True)
+    (linked / "own" / "x.png").write_bytes(encode(pixels[0]))
+    (linked / "a").symlink_to(tmp_path / "real" / "a")
+    (linked / "d").symlink_to(tmp_path / "real" / "d")
+    (tmp_path / "real" / "a" / "back").symlink_to(linked)
+    source = open_source(str(linked))
+    assert source.ids == ["a/0.png", "a/1.PNG", "d/e/f.png", "own/x.png"]
+    assert source.labels == [0, 0, 1, 2]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, pixels, monkeypatch):
+    folder, scan = write_folder(tmp_path / "x", pixels), os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == "d":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(BadSource, match=r"x/d: cannot be listed \(Permission denied\); fix its"):
+        open_source(str(folder))
+
+
+def test_a_folder_in_a_zip_is_no_image_whatever_its_name(tmp_path, pixels):
+    path = write_zip(tmp_path / "x.zip", pixels)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.mkdir("shots.png")
+    assert open_source(str(path)).ids == NAMES
+
+
 def test_fingerprint_of_a_folder_does_not_depend_on_where_it_is(tmp_path, pixels):
     folders = [write_folder(tmp_path / name, pixels) for name in "xy"]
     assert len({open_source(str(f)).fingerprint for f in folders}) == 1
@@ -156,6 +191,44 @@ def test_parquet_folder_is_read_in_the_order_of_its_files_past_other_files(tmp_p
     before = source.fingerprint
     write_parquet(tmp_path / "part-1.parquet", pixels[1:4], "bytes", NAMES[2:])
     assert open_source(str(tmp_path)).fingerprint != before
+
+
+class Unmerged:
+    """A table whose columns stay in chunks, as Arrow leaves those of more than 2 GiB."""
+
+    def __init__(self, table):
+        self._table = table
+
+    def to_table(self):
+        return self
+
+    def combine_chunks(self):
+        return self
+
+    def __getattr__(self, name):
+        return getattr(self._table, name)
+
+    def __getitem__(self, name):
+        return self._table[name]
+
+    def __len__(self):
+        return len(self._table)
+
+
+def test_parquet_of_more_than_2_gib_is_read_to_its_last_row(tmp_path, pixels, monkeypatch):
+    files = [encode(image) for image in pixels]
+    table = pa.table({"image": pa.chunked_array([files[:3], files[3:]])})
+    pq.write_table(table, tmp_path / "x.parquet")
+    monkeypatch.setattr(parquet.pad, "dataset", lambda *_, **__: Unmerged(table))
+    images = load_images(open_source(str(tmp_path / "x.parquet")))[1]
+    np.testing.assert_array_equal(images, pixels)
+
+
+def test_parquet_files_of_different_columns_are_refused(tmp_path, pixels):
+    write_parquet(tmp_path / "0.parquet", pixels, "bytes")
+    pq.write_table(pa.table({"id": ["a"], "image": [1]}), tmp_path / "1.parquet")
+    with pytest.raises(BadSource, match=r"not readable as Parquet .*int64 to binary"):
+        open_source(str(tmp_path))
 
 
 def test_digits_are_the_1797_images_of_scikit_learn():

@@ -76,6 +76,18 @@ def unknown_scheme(tmp: Path) -> list[str]:
     return ["--output", "gopher://somewhere/results"]
 
 
+def memory_that_workers_do_not_share(tmp: Path) -> list[str]:
+    return ["--output", "memory://results"]
+
+
+def an_unset_variable(tmp: Path) -> list[str]:
+    return ["--output", ""]
+
+
+def images_without_size(tmp: Path) -> list[str]:
+    return ["--image-size", "0"]
+
+
 def gray_among_colour(tmp: Path) -> list[str]:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(buffer, "png")
@@ -136,6 +148,9 @@ TABLE: list[tuple[Callable[[Path], list[str]], list[str]]] = [
     (too_few_samples, ["--num-samples", "at least 4, got 3"]),
     (a_name_that_leads_elsewhere, ["--name ../../victim", "letters"]),
     (no_replicas, ["--replicas", "at least 1"]),
+    (memory_that_workers_do_not_share, ["memory://results: expected", "outlives this process"]),
+    (an_unset_variable, ["no path", "is empty", "expected a local path"]),
+    (images_without_size, ["--image-size", "at least 1, got 0"]),
     (unknown_scheme, ["gopher://somewhere/results", "s3://bucket"]),
 ]
 

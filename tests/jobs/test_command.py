@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 from job_runs import ROOT, environment
 
+from regimes.errors import ConfigError
 from regimes.jobs import __main__ as command
+from regimes.jobs.generate import Destination
+from regimes.jobs.support.console import RunOptions
+from regimes.jobs.support.tutorial.experiment import TutorialRun
+from regimes.jobs.train import TrainOptions
 
 
 def test_without_arguments_it_lists_every_job(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,6 +53,28 @@ def test_every_field_of_the_experiment_is_an_option() -> None:
             assert f"--{field.name.replace('_', '-')}" in text
     for option in ("--preset", "--dry-run", "--output", "--resume", "--sampler.num-steps"):
         assert option in text
+
+
+@pytest.mark.parametrize("options", [RunOptions, TrainOptions, TutorialRun])
+@pytest.mark.parametrize(
+    ("variable", "expected"), [("s3://bucket/x", "s3://bucket/x"), ("", "results")]
+)
+def test_the_cluster_s_place_for_results_is_the_default_of_every_job(
+    options: type, variable: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGIMES_OUTPUT", variable)
+    assert options().output == expected
+
+
+@pytest.mark.parametrize("options", [RunOptions, TrainOptions, TutorialRun, Destination])
+def test_no_job_leaves_its_results_in_the_memory_of_a_process(options: type) -> None:
+    with pytest.raises(ConfigError, match="memory://x: expected a place that outlives"):
+        options(output="memory://x")
+
+
+def test_nor_what_workers_are_to_read_there() -> None:
+    with pytest.raises(ConfigError, match="memory://x: expected a place that outlives"):
+        Destination(store="memory://x")
 
 
 def test_a_wheel_holds_the_whole_package_and_runs(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_bad_input_is_refused_before_anything_runs(options, message, tmp_path):
     ("options", "message"),
     [
         (["--kernels", "laplace"], "--kernels laplace: expected some of rbf, iou"),
-        (["--kernels", "python:nothing_there:f"], "expected python:MODULE:CALLABLE, importable"),
+        (["--kernels", "python:nothing_there:f"], "expected python:MODULE:CALLABLE, .* PYTHONPATH"),
         (["--target", "clips", "--clips.motion", "free"], "has no directions to choose from"),
         (["--preset", "circle", "--clips.motion", "horizontal"], "jump: of motion circle, and"),
         (["--preset", "circle", "--clips.window", "1"], "a window of at least 2 frames"),

@@ -80,6 +80,31 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     assert (tmp_path / "x" / "a").read_bytes() == b"1"
 
 
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("", "no path: cannot be used as a location .it is empty"),
+        ("file://results/x", "file:///folder is absolute"),
+        ("file://", "file:///folder is absolute"),
+        ("file:///data/run#2", "%23 for #"),
+        ("file:///data/run?2", "%3F for ?"),
+        ("s3:/bucket/x", "one slash behind the scheme.; expected .*s3://bucket"),
+        ("file:/data", "one slash behind the scheme"),
+    ],
+)
+def test_a_location_that_would_be_another_than_was_meant_is_refused(uri, words):
+    with pytest.raises(StorageFailure, match=words):
+        Location(uri)
+
+
+def test_a_file_uri_may_name_this_host_and_hold_any_character(tmp_path):
+    Location((tmp_path / "50% #1?").as_uri().replace("file://", "file://localhost")).write(
+        "a", b"1"
+    )
+    assert (tmp_path / "50% #1?" / "a").read_bytes() == b"1"
+    assert Location("/").path == "/"
+
+
 def test_unknown_scheme_is_refused_by_name():
     with pytest.raises(StorageFailure, match=r"nosuch://a: cannot be used as a location .*s3://"):
         Location("nosuch://a")

@@ -57,6 +57,21 @@ def test_what_waiting_would_not_mend_fails_at_once(pauses, number):
     assert pauses == []
 
 
+def test_what_a_store_cannot_do_at_all_fails_at_once_by_name(pauses, monkeypatch):
+    location = Location("memory://read-only-test")
+
+    def refuse(*_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(location, "_put", refuse)
+    with pytest.raises(
+        StorageFailure,
+        match=r"a: cannot be written \(Operation not supported\); such places can only be read: choose",
+    ):
+        location.write("a", b"1")
+    assert pauses == []
+
+
 def test_a_denied_bucket_fails_at_once(pauses):
     action, calls = failing(9, OSError("When uploading: AWS Error ACCESS_DENIED during PutObject"))
     with pytest.raises(OSError, match="ACCESS_DENIED"):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from regimes.errors import ConfigError
-from regimes.jobs.support.console import Stage, check_name
+from regimes.jobs.support.console import Stage, check_name, check_output, default_output
 from regimes.studies.checks import Lesson
 from regimes.studies.tutorial import Setting, gaussian, one_point
 from regimes.studies.tutorial_points import STEPS, two_points
@@ -69,8 +69,8 @@ class TutorialExperiment:
 class TutorialRun:
     """Where the tutorial puts its results."""
 
-    output: str = "results"
-    """Folder or URI (s3://..., gs://...) for the results."""
+    output: str = field(default_factory=default_output)
+    """Folder or URI (s3://..., gs://...) for the results; $REGIMES_OUTPUT if it is set."""
     name: str | None = None
     """Name of the result folder; made from seed and options if not given."""
     resume: bool = True
@@ -81,6 +81,7 @@ class TutorialRun:
     def __post_init__(self) -> None:
         """Refuse what could not run."""
         check_name(self.name)
+        check_output(self.output)
 
 
 def run_lesson(experiment: TutorialExperiment, name: Name) -> Lesson:

@@ -1,8 +1,9 @@
 """Decoding one image file, by one rule.
 
 Gray modes (1, L, LA) give one channel; every other mode gives three. Alpha is composited over
-white. 16-bit values keep their high byte. Palettes are expanded. Animated files give their first
-frame. An optional size crops the centre square and resizes it, bilinear with antialiasing.
+white. 16-bit values keep their high byte; wider and floating ones, whose white is unknown, are
+refused. Palettes are expanded. Animated files give their first frame. Orientation tags (EXIF) are
+not followed. An optional size crops the centre square and resizes it, bilinear with antialiasing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from regimes.errors import BadImage
+from regimes.errors import BadImage, ConfigError
 from regimes.images.pixels import Images
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
@@ -51,6 +52,8 @@ def decode(data: bytes, name: str, *, image_size: int | None = None) -> Images:
 
 def _plain(image: Image.Image) -> Image.Image:
     """Mode L or RGB, by the module's rule."""
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise ValueError("expected values of 8 or 16 bits, found wider, signed or floating ones")
     if image.mode.startswith("I"):
         high_byte = (np.asarray(image, dtype=np.int64) >> 8).clip(0, 255)
         return Image.fromarray(high_byte.astype(np.uint8))
@@ -63,7 +66,13 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def centre_square(image: Image.Image, size: int) -> Image.Image:
-    """Crop the centre square and resize it to ``size``, bilinear with antialiasing."""
+    """Crop the centre square and resize it to ``size``, bilinear with antialiasing.
+
+    Raises:
+        ConfigError: if ``size`` is below 1.
+    """
+    if size < 1:
+        raise ConfigError(f"--image-size: expected at least 1, got {size}")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     # Not resize(box=...): its filter reaches past the box, into what is cropped away.

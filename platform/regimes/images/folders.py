@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import zipfile
 import zlib
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -23,18 +25,36 @@ def is_image_name(name: str) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
+def _files(folder: Path, inside: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All files below a folder, those of linked folders too; no link leads into one that it is in."""
+    real = folder.resolve()
+    if real in inside:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files(Path(entry.path), (*inside, real))
+            elif entry.is_file():
+                yield Path(entry.path)
+
+
 class FolderSource:
     """All image files below a folder, sorted by relative path; the path is the id.
 
     Labels are those of a file ``dataset.json``, or those of class folders.
 
     Raises:
-        BadSource: if a name is not UTF-8.
+        BadSource: if a name is not UTF-8, or a folder cannot be listed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
-        files = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+        try:
+            files = [p.relative_to(path).as_posix() for p in _files(path)]
+        except OSError as error:
+            raise BadSource(
+                f"{error.filename}: cannot be listed ({error.strerror}); fix its permissions, or move it away"
+            ) from error
         self.ids = sorted(filter(is_image_name, files))
         for name in self.ids:
             if not is_utf8(name):
@@ -83,7 +103,7 @@ class ZipSource:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
             raise BadSource(f"{path}: not a readable zip archive; create it again") from error
-        self.ids = sorted(n for n in self._zip.namelist() if is_image_name(n))
+        self.ids = sorted(n for n in self._zip.namelist() if is_image_name(n) and n[-1] != "/")
 
     @cached_property
     def labels(self) -> list[int] | None:

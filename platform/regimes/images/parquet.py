@@ -30,13 +30,12 @@ class ParquetSource:
         self._files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         try:
             self._table = pad.dataset([str(f) for f in self._files], format="parquet").to_table()
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise BadSource(f"{path}: not readable as Parquet ({error})") from error
         if "image" not in self._table.column_names:
             raise BadSource(
                 f"{path}: expected a column 'image', found {', '.join(self._table.column_names)}"
             )
-        self._table = self._table.combine_chunks()
         named = next((c for c in _ID_COLUMNS if c in self._table.column_names), None)
         values = self._table[named].to_pylist() if named else row_ids(len(self._table))
         self.ids = [str(v) for v in values]
@@ -61,7 +60,7 @@ class ParquetSource:
     def read(self, index: int, *, image_size: int | None = None) -> Images:
         """See ``ImageSource``."""
         name = f"{self.path} row {index}"
-        value = self._table["image"].chunk(0)[index]
+        value = self._table["image"][index]
         if isinstance(value.type, pa.FixedShapeTensorType):
             images = checked_images(name, value.to_numpy()[None])
             return ArraySource(name, images).read(0, image_size=image_size)
