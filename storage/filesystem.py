@@ -32,10 +32,8 @@ from regimes.errors import StorageFailure
 from regimes.storage.retries import NO_SUCH_DIRECTORY, persist
 
 _PYARROW_SCHEMES = ("s3", "gs", "gcs")
-_PATIENCE, _PATIENCE_S = (
-    "retry_limit_seconds",
-    20,
-)  # Arrow's own for gs:// is 15 minutes, in silence
+# Of gs://; Arrow's own is 15 minutes, in silence.
+_PATIENCE, _PATIENCE_S = "retry_limit_seconds", 20
 _ONE_SLASH = re.compile("[a-z][a-z0-9+.-]+:/(?!/)")
 _SPOOL_BYTES = 64 * 2**20
 _LONGEST_REASON = 300  # characters: some stores answer with a page

@@ -14,6 +14,7 @@ from job_runs import ROOT, environment
 from regimes.errors import ConfigError
 from regimes.jobs import __main__ as command
 from regimes.jobs.generate import Destination
+from regimes.jobs.support.classifier.experiment import ClassifierOptions
 from regimes.jobs.support.console import RunOptions
 from regimes.jobs.support.tutorial.experiment import TutorialRun
 from regimes.jobs.train import TrainOptions
@@ -55,7 +56,7 @@ def test_every_field_of_the_experiment_is_an_option() -> None:
         assert option in text
 
 
-@pytest.mark.parametrize("options", [RunOptions, TrainOptions, TutorialRun])
+@pytest.mark.parametrize("options", [RunOptions, TrainOptions, TutorialRun, ClassifierOptions])
 @pytest.mark.parametrize(
     ("variable", "expected"), [("s3://bucket/x", "s3://bucket/x"), ("", "results")]
 )
@@ -66,7 +67,9 @@ def test_the_cluster_s_place_for_results_is_the_default_of_every_job(
     assert options().output == expected
 
 
-@pytest.mark.parametrize("options", [RunOptions, TrainOptions, TutorialRun, Destination])
+@pytest.mark.parametrize(
+    "options", [RunOptions, TrainOptions, TutorialRun, ClassifierOptions, Destination]
+)
 def test_no_job_leaves_its_results_in_the_memory_of_a_process(options: type) -> None:
     with pytest.raises(ConfigError, match="memory://x: expected a place that outlives"):
         options(output="memory://x")

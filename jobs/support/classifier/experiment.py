@@ -113,8 +113,8 @@ def _check_pattern(pattern: str) -> None:
 class ClassifierOptions:
     """Where results go, and how the job runs; nothing here changes results by more than rounding."""
 
-    output: str = "results"
-    """Folder or URI (s3://..., gs://...) for artifacts and results."""
+    output: str = field(default_factory=console.default_output)
+    """Folder or URI (s3://..., gs://...) for artifacts and results; $REGIMES_OUTPUT if it is set."""
     name: str | None = None
     """Name of the result folder; made from the real images and the configuration if not given."""
     resume: bool = True
@@ -135,6 +135,7 @@ class ClassifierOptions:
     def __post_init__(self) -> None:
         """Refuse what could not run."""
         console.check_name(self.name)
+        console.check_output(self.output)
         for name in ("cpus", "replicas"):
             value = getattr(self, name)
             if value is not None and value < 1:
