@@ -105,6 +105,8 @@ def test_the_answer_gives_the_closed_form_first():
     first, second, _ = answer(found([cell(2, 0.5)]))
     assert "follows 4 directions at low noise (ratio 0.083) and 8 at high noise (0.167)" in first
     assert "low-rank 0.186, mlp 0.559" in second
+    many = answer(dataclasses.replace(found([cell(2, 0.5)]), dim=60, size=192))[0]
+    assert "60 directions at low noise (ratio 0.307) and 120 at high noise (0.615)" in many
     assert "low-rank 1.0%, mlp 30%" in second
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
+from regimes.jacobians.ranks import Spectrum, numerical_rank
 from regimes.scores.calibration import calibrate_threshold
 from regimes.scores.features import Features
 from regimes.scores.generalization import generalization_score
@@ -141,7 +142,7 @@ def answer(found: MoLRGStudy) -> list[str]:
     d, K, n = found.dim, found.num_classes, found.size
     known = (
         f"The exact denoiser of {K} subspaces of {d} dimensions in {n} follows {d} directions at low "
-        f"noise (ratio {d / n:.3f}) and {K * d} at high noise ({K * d / n:.3f})."
+        f"noise (ratio {_ratio(d, n):.3f}) and {K * d} at high noise ({_ratio(K * d, n):.3f})."
     )
     sigma, ratios = found.exact.sigmas, {c.model: c.interval()[0] for c in found.curves}
     low = int(np.argmin(sigma))
@@ -157,6 +158,11 @@ def answer(found: MoLRGStudy) -> list[str]:
         trained,
         *(_transition(found, model, dim) for model, dim in found.lines()),
     ]
+
+
+def _ratio(directions: int, size: int) -> float:
+    """Energy rank over n of as many equal singular values, as measured: less than their number beyond 50."""
+    return numerical_rank(Spectrum(values=np.ones(directions), size=size), "energy").value / size
 
 
 def _transition(found: MoLRGStudy, model: str, dim: int) -> str:
