@@ -88,7 +88,7 @@ class JacobianRecipe(Recipe):
     """Which denoiser, at which points, and how its singular values are found."""
 
     kind: ClassVar[str] = "jacobian"
-    code_version: ClassVar[int] = 3
+    code_version: ClassVar[int] = 4
 
     denoiser: DenoiserRecipe
     points: TrajectoryPoints | ImagePoints

@@ -74,3 +74,8 @@ def test_values_that_are_too_small_leave_the_rank_of_the_whole_within_bounds(rng
 def test_what_is_not_a_spectrum_is_refused(values):
     with pytest.raises(ValueError, match="values"):
         Spectrum(values=np.array(values), size=5)
+
+
+def test_a_largest_value_that_is_too_small_leaves_the_stable_rank_within_bounds():
+    part = spectrum([1.0, 1.0], size=4, rest=2.0, value_error=0.25)
+    assert numerical_rank(part, "stable") == pytest.approx((4, 4 / 1.25**2, 4))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 from sklearn.datasets import load_digits
 
 from regimes.denoisers.preconditioning import EDM, Denoiser
@@ -61,10 +62,10 @@ def test_randomised_and_full_singular_values_agree_on_a_digits_network(digits, s
             assert abs(float(full.inputs[p, 0] @ part.inputs[p, 0])) > 0.99
 
 
-def planted(values, seed=0):
+def planted(values, seed=0, count=2):
     generator = torch.Generator().manual_seed(seed)
     n = len(values)
-    shape = (2, n, n)
+    shape = (count, n, n)
     Q1, Q2 = (
         torch.linalg.qr(torch.randn(shape, dtype=torch.float64, generator=generator)).Q
         for _ in range(2)
@@ -95,6 +96,17 @@ def test_the_energy_that_is_missed_is_measured():
         assert listed < 10.5  # of 11.9
         assert spectrum.energy == pytest.approx(11.9, abs=4 * spectrum.rest_error)
         assert 0 < spectrum.rest_error < 0.1
+
+
+@pytest.mark.parametrize("probes", [2, 10])
+def test_bounds_hold_with_few_probes(probes):
+    """Of two probes two standard errors left out the rank of 30% of 200 matrices."""
+    matrices = planted(np.ones(40), count=200)
+    config = SpectrumConfig(method="randomised", width=4, max_width=8, probes=probes)
+    found = randomised(Dense(matrices), matrices, config)
+    bounds = [numerical_rank(spectrum, "stable") for spectrum in found.spectra]
+    outside = sum(not low <= 40 - 1e-9 <= high + 1e-9 for _, low, high in bounds)
+    assert outside <= binom.ppf(0.999, 200, 0.05)
 
 
 @pytest.mark.parametrize("power", [1, 2, 4])

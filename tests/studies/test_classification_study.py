@@ -78,6 +78,30 @@ def test_few_test_images_of_a_class_give_wide_intervals():
     assert many.freedom > 300
 
 
+def called_right(right, per_class, seeds=3):
+    labels = np.arange(2).repeat(per_class)
+    calls = np.where(right, labels, 1 - labels)
+    probabilities = np.eye(2, dtype=np.float32)[calls]
+    return [
+        Predictions(ids=np.arange(len(labels)), labels=labels, probabilities=probabilities)
+    ] * seeds
+
+
+@pytest.mark.parametrize(("per_class", "effect"), [(2, "no measurable difference"), (20, "helps")])
+def test_test_images_that_agree_are_not_certain(per_class, effect):
+    """One class gained, one unchanged: of two images each, a tenth of equal arms did so and 'helped'."""
+    all_wrong, half_right = np.zeros(2 * per_class, bool), np.arange(2 * per_class) < per_class
+    trials = {"real": all_wrong, "real+generated": half_right}
+    found = study(
+        {(a, s): called_right(r, per_class)[s] for a, r in trials.items() for s in range(3)},
+        CLASSES,
+    )
+    assert found.comparisons[0].main.value == 0.5
+    assert found.comparisons[0].effect == effect
+    same = difference(called_right(half_right, per_class), called_right(half_right, per_class))
+    assert (same.low, same.value, same.high) == (0, 0, 0)
+
+
 def test_effects_hold_for_all_arms_together():
     """Five arms as good as the real images: each for itself, some arm differed in a fifth of studies."""
     rng, called = np.random.default_rng(0), 0

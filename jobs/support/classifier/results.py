@@ -59,7 +59,7 @@ class ClassificationRecipe(Recipe):
     """What determines the results of an experiment with classifiers."""
 
     kind: ClassVar[str] = "classification"
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
 
     experiment: ClassifierExperiment
     sets: tuple[tuple[str, str], ...]

@@ -54,7 +54,7 @@ class DiverseRecipe(Recipe):
     """What determines the results of a study."""
 
     kind: ClassVar[str] = "diverse"
-    code_version: ClassVar[int] = 4
+    code_version: ClassVar[int] = 5
 
     experiment: DiverseExperiment
     descriptor: str

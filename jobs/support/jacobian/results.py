@@ -39,7 +39,7 @@ class JacobianResultsRecipe(Recipe):
     """What determines the results of a study."""
 
     kind: ClassVar[str] = "jacobian-study"
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
 
     experiment: JacobianExperiment
     spectra: tuple[str, ...]
@@ -129,12 +129,12 @@ def _method(model: ModelSpectra) -> str:
         return "all singular values"
     least, most = min(len(s.values) for s in found), max(len(s.values) for s in found)
     some = [s for s in found if s.energy > 0]
-    error = max((s.rest_error / s.energy for s in some), default=0.0)
+    error = max((2 * s.rest_error / s.energy for s in some), default=0.0)
     each = max((s.value_error / s.values[0] for s in some), default=0.0)
     count = f"{most}" if least == most else f"{least} to {most}"
     return (
         f"randomised, {count} singular values, exact to {each:.1g} of the largest; the energy of the "
-        f"others is known within {100 * error:.2g}% of all (standard error)"
+        f"others is known within {100 * error:.2g}% of all (in 95% of cases)"
     )
 
 

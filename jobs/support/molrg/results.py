@@ -34,7 +34,7 @@ class MoLRGResultsRecipe(Recipe):
     """What determines the results of a study."""
 
     kind: ClassVar[str] = "molrg-study"
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     experiment: MoLRGExperiment
 

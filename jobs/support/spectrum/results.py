@@ -50,7 +50,7 @@ class SpectrumResultsRecipe(Recipe):
     """What determines the results."""
 
     kind: ClassVar[str] = "spectrum-study"
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
 
     experiment: SpectrumExperiment
     descriptor: DescriptorOptions

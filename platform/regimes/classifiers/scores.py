@@ -150,9 +150,14 @@ def _auc_terms(p: Predictions) -> Floats:
 
 
 def image_error(terms: Floats, labels: npt.NDArray[np.int64]) -> float:
-    """Standard error of a sum of terms over test images, drawn anew within each class."""
+    """Standard error of a sum of terms over test images, drawn anew within each class.
+
+    Where no two images of a class differ, as if one of each class did, by the largest term: of two
+    images each, a class that is all gained and one where nothing changed were surely a gain otherwise.
+    """
     groups = [terms[labels == label] for label in np.unique(labels)]
-    return math.sqrt(sum(len(g) * float(g.var(ddof=1)) for g in groups))
+    error = math.sqrt(sum(len(g) * float(g.var(ddof=1)) for g in groups))
+    return error or float(np.abs(terms).max()) * math.sqrt(len(groups))
 
 
 def image_freedom(terms: Floats, labels: npt.NDArray[np.int64]) -> float:

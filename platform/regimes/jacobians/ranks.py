@@ -51,7 +51,7 @@ class Spectrum:
     rest: float = 0.0
     """Energy of those not listed; an estimate."""
     rest_error: float = 0.0
-    """Its standard error."""
+    """Its standard error; two of them are its interval of 95%, however few directions it rests on."""
     value_error: float = 0.0
     """By how much the listed values that hold the energy may be too small."""
 
@@ -115,8 +115,10 @@ def _energy(spectrum: Spectrum) -> Rank:
 
 
 def _stable(spectrum: Spectrum) -> Rank:
-    top, listed = spectrum.values[0] ** 2, float((spectrum.values**2).sum())
-    value, low, high = ((listed + rest) / top for rest in _rests(spectrum))
+    """The largest value found is never too large, and may be too small by ``value_error``."""
+    top, listed = float(spectrum.values[0]), float((spectrum.values**2).sum())
+    value, low, high = ((listed + rest) / top**2 for rest in _rests(spectrum))
+    low *= (top / (top + spectrum.value_error)) ** 2
     return Rank(value, low, min(high, spectrum.size))
 
 

@@ -9,9 +9,10 @@ them cost the same products of J, hold q + 1 times as many values, and find the 
 last ``width`` of these are the least exact, and are counted by their energy only. The values of B
 never exceed those of J. What Q misses is measured, not assumed: for fresh Gaussian w,
 E ||(I - Q Q^T) J w||^2 is the energy outside of Q, so a few such w estimate it with its standard
-error. How exact the values are is measured too: leaving out the last round changes them by more than
-they still lack (``Spectrum.value_error``). The width grows until the values that are listed reach the
-published energy, and the last round changed those by no more than a thousandth of the largest.
+error, wider for fewer (``_widened``). How exact the values are is measured too: leaving out the last
+round changes them by more than they still lack (``Spectrum.value_error``). The width grows until the
+values that are listed reach the published energy, and the last round changed those by no more than a
+thousandth of the largest.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import t as student
 from torch import Tensor
 
 from regimes.errors import ConfigError
@@ -165,13 +167,18 @@ def _project(
     lacks = values[:, :kept] - before.to(torch.float64).cpu().numpy()
     if Q.shape[1] == n:  # Q spans everything: what is left is rounding
         missed, lacks, kept = torch.zeros_like(missed), np.zeros_like(lacks), n
-    error = missed.std(1) / config.probes**0.5
+    error = missed.std(1) / config.probes**0.5 * _widened(config.probes)
     rest = missed.mean(1).cpu().numpy() + (values[:, kept:] ** 2).sum(1)
     spectra = [
         Spectrum(values=v, size=n, rest=r, rest_error=e, value_error=_leading_error(v, r, d))
         for v, r, e, d in zip(values[:, :kept], rest.tolist(), error.tolist(), lacks)
     ]
     return spectra, (U.mT @ Q)[:, :kept], Vh[:, :kept]
+
+
+def _widened(probes: int) -> float:
+    """What makes two standard errors of so few probes an interval of 95%, by Student's t."""
+    return float(student.ppf(0.975, probes - 1)) / 2
 
 
 def _leading_error(values: Floats, rest: float, lacks: Floats) -> float:

@@ -27,7 +27,9 @@ _LOW_NOISE = (
     "and of the skip connection as much as of what was learned."
 )
 _INTERVALS = (
-    "Intervals cover the choice of trajectories or images for these models, not training again."
+    "Intervals cover the choice of trajectories or images for these models, not training again. One without "
+    "width means that all ranks were equal: if a tenth of all points had another, 8 would show none in 43% "
+    "of cases."
 )
 
 

@@ -9,6 +9,8 @@ null is itself estimated from n real images, so the number selected scatters mor
     knn, h of n images   BetaBinomial(M, h + 1/2, n - h + 1/2), Jeffreys' predictive
     hull, V vertices     negative binomial, see ``scores.planes``
 
+with both numbers of the first two halved where real images are compared with one another (``_most``).
+
 The **critical number** is exceeded in at most 5% of such cases; only a larger one says that anything is
 new. Equal samples, and equal held-out images, count once in it. Held-out images, where there are any, give
 the null of the rules of distances, and are judged by the hull rules as a control.
@@ -274,7 +276,12 @@ class _Judge:
         n = len(sets.real if sets.heldout is None else sets.heldout)
         hits = round(score.null * (n + 1)) - 1  # an integer but for rounding
         weight = _independent(sets.heldout) / n if sets.heldout is not None else 1.0
-        law = functools.partial(_most, hits=weight * hits + 1, misses=weight * (n - hits))
+        law = functools.partial(
+            _most,
+            hits=weight * hits + 1,
+            misses=weight * (n - hits),
+            is_shared=sets.heldout is None,
+        )
         return _finding(name, "calibrated", score, items, law)
 
     def _balls(self, name: str, items: Features, sets: DiverseSets) -> Finding:
@@ -288,7 +295,12 @@ class _Judge:
         n = len(sets.real if sets.heldout is None else sets.heldout)
         alone = round(score.null * n)
         weight = _independent(sets.heldout) / n if sets.heldout is not None else 1.0
-        law = functools.partial(_most, hits=weight * alone + 0.5, misses=weight * (n - alone) + 0.5)
+        law = functools.partial(
+            _most,
+            hits=weight * alone + 0.5,
+            misses=weight * (n - alone) + 0.5,
+            is_shared=sets.heldout is None,
+        )
         return _finding(name, "knn", score, items, law)
 
     def _mapped(self, name: str, items: Features, real: Features) -> Finding:
@@ -355,8 +367,14 @@ def _independent(items: Features) -> float:
     return effective_number(first_occurrences(items.values))
 
 
-def _most(num_items: int, *, hits: float, misses: float) -> int:
-    return int(betabinom.ppf(_LEVEL, num_items, hits, misses))
+def _most(num_items: int, *, hits: float, misses: float, is_shared: bool) -> int:
+    """How many of some items are rarely exceeded.
+
+    Real images that are compared with one another share distances, two that are each other's nearest
+    have one: each counts for a half. The share that is expected stays the same.
+    """
+    each = 0.5 if is_shared else 1.0
+    return int(betabinom.ppf(_LEVEL, num_items, each * hits, each * misses))
 
 
 def fewest_calibrators(quantile: float) -> int:

@@ -62,15 +62,20 @@ class RankRow:
     size: int
     """n."""
     num_points: int
-    num_groups: int
-    """Trajectories, or images."""
     per_point: Floats
     """(P,) ratios."""
+    per_group: Floats
+    """(G,) means of trajectories, or of images."""
 
     @property
     def rank(self) -> float:
         """Mean rank."""
         return self.ratio * self.size
+
+    @property
+    def num_groups(self) -> int:
+        """Trajectories, or images."""
+        return len(self.per_group)
 
     def record(self) -> dict[str, object]:
         """One row of a table."""
@@ -139,7 +144,8 @@ def rank_rows(model: ModelSpectra, rule: Rule) -> list[RankRow]:
     rows = []
     for i in np.argsort(-model.sigmas):
         ranks = np.array([numerical_rank(point[i], rule) for point in model.spectra]) / n  # (P, 3)
-        low, high = _interval(ranks[:, 0], model.groups)
+        means = np.array([ranks[model.groups == g, 0].mean() for g in np.unique(model.groups)])
+        low, high = _interval(means)
         rows.append(
             RankRow(
                 model=model.name,
@@ -153,16 +159,15 @@ def rank_rows(model: ModelSpectra, rule: Rule) -> list[RankRow]:
                 most=float(ranks[:, 2].mean()),
                 size=n,
                 num_points=len(ranks),
-                num_groups=len(np.unique(model.groups)),
                 per_point=ranks[:, 0],
+                per_group=means,
             )
         )
     return rows
 
 
-def _interval(ratios: Floats, groups: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Student's interval of the mean over groups, inside [0, 1]."""
-    means = np.array([ratios[groups == g].mean() for g in np.unique(groups)])
+def _interval(means: Floats) -> tuple[float, float]:
+    """Student's interval of the mean over groups (G,), inside [0, 1]."""
     if len(means) < 2:
         return math.nan, math.nan
     half = float(t.ppf(0.975, len(means) - 1)) * means.std(ddof=1) / len(means) ** 0.5
@@ -175,15 +180,28 @@ def answer(found: JacobianStudy) -> list[str]:
 
 
 def _sentence(rows: Sequence[RankRow]) -> str:
-    """Where the rank is least, and what it is at the lowest noise."""
+    """What the rank is at both ends, and where between them it is surely less."""
     first, least, last = rows[0], min(rows, key=lambda row: row.ratio), rows[-1]
     lowest = (
         f"{first.model}: of {first.size} directions the denoiser follows {_count(last)} at the lowest "
         f"noise (sigma {last.sigma:.3g}), {_count(first)} at the highest (sigma {first.sigma:.3g})"
     )
-    if least.ratio == min(first.ratio, last.ratio):
-        return f"{lowest}."
-    return f"{lowest}, and fewest at sigma {least.sigma:.3g}: {_count(least)}."
+    if all(_is_lower(least, end, among=len(rows) - 2) for end in (first, last)):
+        return f"{lowest}, and fewer between, as at sigma {least.sigma:.3g}: {_count(least)}."
+    return f"{lowest}."
+
+
+def _is_lower(row: RankRow, end: RankRow, *, among: int) -> bool:
+    """Whether the rank at a level, the least of ``among``, is below that at an end, paired by group.
+
+    Student's t at 5%, for all levels together (Bonferroni), and as sure as integers are: the least of many
+    levels is below both ends by chance alone, or by rounding where all ranks are equal.
+    """
+    gaps = (end.per_group - row.per_group) * row.size
+    if among < 1 or len(gaps) < 2:
+        return False
+    error = max(float(gaps.std(ddof=1)), 12**-0.5) / len(gaps) ** 0.5
+    return bool(gaps.mean() > t.ppf(1 - 0.05 / among, len(gaps) - 1) * error)
 
 
 def _count(row: RankRow) -> str:
