@@ -34,7 +34,12 @@ from regimes.storage.retries import NO_SUCH_DIRECTORY, persist
 _PYARROW_SCHEMES = ("s3", "gs", "gcs")
 # Of gs://; Arrow's own is 15 minutes, in silence.
 _PATIENCE, _PATIENCE_S = "retry_limit_seconds", 20
-_ONE_SLASH = re.compile("[a-z][a-z0-9+.-]+:/(?!/)")
+_ONE_SLASH = re.compile("(?i)[a-z][a-z0-9+.-]+:/(?!/)")
+_SECRET = re.compile("[^/]+://[^/@]*:[^/@]*@")
+_NO_SECRETS = (
+    "an address with a password before the @ would be printed and recorded; give the password to the store's "
+    "client instead (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what the client reads)"
+)
 _SPOOL_BYTES = 64 * 2**20
 _LONGEST_REASON = 300  # characters: some stores answer with a page
 _STALE_S = 600.0  # a file that nobody has written to for so long is nobody's
@@ -54,6 +59,8 @@ class Location:
         stripped = str(uri).rstrip("/") or str(uri)[:1]
         self.uri = str(uri) if stripped.endswith(":") else stripped  # memory:// is a root
         self.is_local = "://" not in self.uri or self.uri.startswith("file://")
+        if _SECRET.match(self.uri):
+            raise StorageFailure(_NO_SECRETS)
         try:
             found = persist(
                 lambda: _resolve(self.uri, self.is_local)
@@ -69,10 +76,11 @@ class Location:
 
     def child(self, name: str) -> Location:
         """The folder ``name`` below this one."""
-        base, mark, query = self.uri.partition("?")
         below = copy.copy(self)
-        below.uri = f"{base.rstrip('/')}/{name}{mark}{query}"
         below.path = f"{self.path.rstrip('/')}/{name}" if self.path else name
+        base, mark, query = self.uri.partition("?")
+        root = base if base.endswith("://") else f"{base.rstrip('/')}/"
+        below.uri = below.path if self.is_local else f"{root}{name}{mark}{query}"
         return below
 
     def read(self, name: str) -> bytes:
@@ -282,7 +290,7 @@ def _local_path(location: str) -> Path:
     if not location:
         raise ValueError("it is empty")
     if _ONE_SLASH.match(location):
-        raise ValueError("one slash behind the scheme")
+        raise ValueError("one slash behind the scheme; a local folder of that name is ./name:")
     if not location.startswith("file://"):
         return Path(location)
     uri = urlsplit(location)
@@ -306,6 +314,8 @@ def _advice(error: OSError) -> str:
 
 def _reason(error: OSError) -> str:
     """The cause in words, without pyarrow's repetition of the path."""
+    if error.errno == errno.ENOTSUP:
+        return error.strerror or os.strerror(errno.ENOTSUP)
     if error.errno:
         return os.strerror(error.errno)
     return (str(error).splitlines() or [type(error).__name__])[0][:_LONGEST_REASON]

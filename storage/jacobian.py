@@ -4,7 +4,7 @@ Points (seeds, or couples of an image and a seed) are cut into fixed blocks, the
 are kept, not ranks: another rank rule needs no new Jacobian. A shard has one row per point:
 
     values     (T, R) float64, singular values at T levels, NaN where fewer were found
-    rest       (T, 3), energy of the values not found, its standard error, and that of the values found
+    rest       (T, 3), energy of the values not found, its ``rest_error``, and that of the values found
     sigma      (T), the noise levels
     outputs    (T, V, C, H, W) float32, leading left singular vectors
     denoised   (T, C, H, W) float32, D(x; sigma)

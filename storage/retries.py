@@ -82,7 +82,7 @@ def _translated(action: Callable[[], T]) -> T:
     except OSError:
         raise
     except NotImplementedError as error:  # a store that is read-only, as http://
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from error
+        raise OSError(errno.ENOTSUP, str(error) or os.strerror(errno.ENOTSUP)) from error
     except Exception as error:
         if type(error).__module__ in _OUR_OWN:
             raise

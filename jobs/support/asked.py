@@ -61,4 +61,4 @@ def apart(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     told = [f"{n} {in_words(had.get(n))}, now {in_words(wants.get(n))}" for n in names[:_MOST_TOLD]]
     if len(names) > _MOST_TOLD:
         told.append(f"and {counted(len(names) - _MOST_TOLD, 'other')}")
-    return "; ".join(told) or "what it rests on has another content"
+    return "; ".join(told) or "what it rests on has another content or version"

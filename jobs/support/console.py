@@ -90,7 +90,7 @@ def check_output(uri: str) -> None:
     Raises:
         ConfigError: if it is in memory.
     """
-    if uri.startswith("memory://"):
+    if "memory://" in uri:
         raise ConfigError(
             f"{uri}: expected a place that outlives this process, found its memory; pass a folder "
             "or a URI such as s3://bucket/folder"

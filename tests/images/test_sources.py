@@ -121,6 +121,18 @@ def test_linked_folders_are_searched_and_loops_left_out(tmp_path, pixels):
     assert source.labels == [0, 0, 1, 2]
 
 
+def test_a_link_to_what_is_there_anyway_lists_no_image_twice(tmp_path, pixels):
+    folder = write_folder(tmp_path / "x", pixels)
+    before = open_source(str(folder)).ids
+    for name, there in (("0first", "d"), ("latest", "a"), ("loop", "loop"), ("up", ".")):
+        (folder / name).symlink_to(folder / there)
+    for one, other in ((f"l{i}", f"l{(i + 1) % 6}") for i in range(6)):
+        (tmp_path / one).mkdir()
+        (tmp_path / one / "next").symlink_to(tmp_path / other)
+        (folder / one).symlink_to(tmp_path / one)
+    assert open_source(str(folder)).ids == before
+
+
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, pixels, monkeypatch):
     folder, scan = write_folder(tmp_path / "x", pixels), os.scandir
 

@@ -79,3 +79,5 @@ def test_what_is_not_a_spectrum_is_refused(values):
 def test_a_largest_value_that_is_too_small_leaves_the_stable_rank_within_bounds():
     part = spectrum([1.0, 1.0], size=4, rest=2.0, value_error=0.25)
     assert numerical_rank(part, "stable") == pytest.approx((4, 4 / 1.25**2, 4))
+    assert numerical_rank(spectrum([1.0], size=4, value_error=0.5), "stable") == (1, 1, 1)
+    assert numerical_rank(spectrum([1.0, 1.0], size=4, rest=5.0), "stable") == (4, 4, 4)

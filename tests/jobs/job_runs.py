@@ -107,7 +107,7 @@ def check_comparison(output: Path, job: str) -> None:
     (row,) = listing([run]).to_pylist()
     assert row["differs in"] == ""
     recipe = run.config()["recipe"]
-    assert apart(recipe, recipe) == "what it rests on has another content"
+    assert apart(recipe, recipe) == "what it rests on has another content or version"
     found = compare(run, run)
     assert found.table.num_rows > 0
     assert found.changed.num_rows == 0

@@ -103,7 +103,10 @@ def test_a_changed_image_is_noticed(tmp_path, sets, images, capsys):
     run(tmp_path, "--sets", *sets)
     Image.fromarray(255 - images[0]).save(Path(sets[0]) / "000000.png")
     assert run(tmp_path, "--sets", *sets) == 1
-    assert "another configuration (what it rests on has another content)" in capsys.readouterr().err
+    assert (
+        "another configuration (what it rests on has another content or version)"
+        in capsys.readouterr().err
+    )
 
 
 def test_seeds_are_joined_and_missing_ones_listed_or_counted(tmp_path, images, capsys):

@@ -88,7 +88,7 @@ def test_home_is_expanded(tmp_path, monkeypatch):
         ("file://", "file:///folder is absolute"),
         ("file:///data/run#2", "%23 for #"),
         ("file:///data/run?2", "%3F for ?"),
-        ("s3:/bucket/x", "one slash behind the scheme.; expected .*s3://bucket"),
+        ("s3:/bucket/x", "one slash behind the scheme.* expected .*s3://bucket"),
         ("file:/data", "one slash behind the scheme"),
     ],
 )
@@ -255,6 +255,26 @@ def test_read_only_place_is_a_storage_failure(tmp_path):
     ):
         location.write("a", b"1")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "below"),
+    [
+        ("/tmp/a?b", "/tmp/a?b/n/m"), ("memory://", "memory://n/m"), ("memory://a", "memory://a/n/m"),
+        ("gs://anonymous@b/a?scheme=http", "gs://anonymous@b/a/n/m?scheme=http"),
+    ],
+)  # fmt: skip
+def test_addresses_below_a_place_lead_there(uri, below):
+    place = Location(uri).child("n").child("m")
+    assert place.uri == below
+    assert Location(place.uri).path.lstrip("/") == place.path.lstrip("/")
+
+
+@pytest.mark.parametrize("uri", ["s3://KEY:SE+CRET@bucket/x", "sftp://me:SE+CRET@host/x"])
+def test_passwords_in_addresses_are_refused_and_not_repeated(uri):
+    with pytest.raises(StorageFailure, match="would be printed") as raised:
+        Location(uri)
+    assert "SE+CRET" not in str(raised.value)
 
 
 def test_a_place_below_a_file_is_said_to_be_one(tmp_path):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from classified import CLASSES, GOOD, planted, planted_arms
-from scipy.stats import binom
+from scipy.stats import binom, t
 
 from regimes.classifiers import scores
 from regimes.classifiers.scores import Predictions
@@ -100,6 +100,29 @@ def test_test_images_that_agree_are_not_certain(per_class, effect):
     assert found.comparisons[0].effect == effect
     same = difference(called_right(half_right, per_class), called_right(half_right, per_class))
     assert (same.low, same.value, same.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("per_class", [6, 7, 8, 14, 27])
+def test_equal_terms_are_equal_however_they_round(per_class):
+    """The variance of seven equal numbers was 1e-34, and the interval a point."""
+    half_right = np.arange(2 * per_class) < per_class
+    a, b = (
+        called_right(half_right, per_class),
+        called_right(np.zeros(2 * per_class, bool), per_class),
+    )
+    found = difference(a, b)
+    assert found.freedom == 2 * (per_class - 1)
+    assert found.high - found.value == pytest.approx(
+        t.ppf(0.975, found.freedom) * math.sqrt(2) / (2 * per_class)
+    )
+
+
+def test_a_recall_rests_on_the_images_of_its_class():
+    half_right = np.arange(10) < 5
+    a, b = called_right(half_right, 5), called_right(np.zeros(10, bool), 5)
+    found = difference(a, b, "recall", 0)
+    assert (found.value, found.freedom) == (1, 4)
+    assert found.low == pytest.approx(1 - t.ppf(0.975, 4) / 5)
 
 
 def test_effects_hold_for_all_arms_together():

@@ -147,7 +147,7 @@ def _output_above(root: Location) -> str:
         levels = 2
     elif any(CONFIG in root.child(name).times() for name in root.folders()):
         levels = 1
-    base, mark, query = root.uri.partition("?")
+    base, mark, query = (root.uri, "", "") if root.is_local else root.uri.partition("?")
     above = base.rsplit("/", levels)[0]
     if levels == 0 or not above or above.endswith((":", ":/")):  # nothing is above a bucket
         return ""

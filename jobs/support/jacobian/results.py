@@ -65,7 +65,7 @@ class JacobianResults(ResultFolder):
         self.experiment = experiment
         recipe = JacobianResultsRecipe(experiment=experiment, spectra=tuple(spectra))
         name = run.name or default_name(experiment)
-        super().__init__(run.output, "jacobian", name, recipe, identity=("experiment", "spectra"))
+        super().__init__(run.output, "jacobian", name, recipe, identity=("experiment",))
 
     def write(self, found: Linearised) -> None:
         """Draw and report; the manifest comes last."""

@@ -29,6 +29,8 @@ from scipy.stats import binomtest, rankdata, t
 from regimes.errors import BadSource
 from regimes.scores.result import wilson_interval
 
+_ROUNDING = 1e-12  # of the largest term: by how much equal ones may differ
+
 Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 
@@ -155,9 +157,9 @@ def image_error(terms: Floats, labels: npt.NDArray[np.int64]) -> float:
     Where no two images of a class differ, as if one of each class did, by the largest term: of two
     images each, a class that is all gained and one where nothing changed were surely a gain otherwise.
     """
-    groups = [terms[labels == label] for label in np.unique(labels)]
-    error = math.sqrt(sum(len(g) * float(g.var(ddof=1)) for g in groups))
-    return error or float(np.abs(terms).max()) * math.sqrt(len(groups))
+    variances = [variance for variance, _ in _parts(terms, labels)]
+    error = math.sqrt(sum(variances))
+    return error or float(np.abs(terms).max()) * math.sqrt(len(variances))
 
 
 def image_freedom(terms: Floats, labels: npt.NDArray[np.int64]) -> float:
@@ -165,12 +167,18 @@ def image_freedom(terms: Floats, labels: npt.NDArray[np.int64]) -> float:
 
     As many as of a common variance where no two images of a class differ.
     """
-    groups = [terms[labels == label] for label in np.unique(labels)]
-    parts = [(len(g) * float(g.var(ddof=1)), len(g) - 1) for g in groups]
+    parts = _parts(terms, labels)
     total = sum(variance for variance, _ in parts)
     if total == 0:
         return float(sum(free for _, free in parts))
     return total**2 / sum(variance**2 / free for variance, free in parts)
+
+
+def _parts(terms: Floats, labels: npt.NDArray[np.int64]) -> list[tuple[float, int]]:
+    """Of each class: variance of the sum of its terms, 0 where they differ by rounding alone; its freedom."""
+    least = _ROUNDING * float(np.abs(terms).max())
+    groups = [terms[labels == label] for label in np.unique(labels)]
+    return [(len(g) * float(g.var(ddof=1)) * bool(np.ptp(g) > least), len(g) - 1) for g in groups]
 
 
 def image_half(terms: Floats, labels: npt.NDArray[np.int64]) -> float:

@@ -6,6 +6,7 @@ import itertools
 import os
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -25,17 +26,23 @@ def is_image_name(name: str) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
-def _files(folder: Path, inside: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """All files below a folder, those of linked folders too; no link leads into one that it is in."""
-    real = folder.resolve()
-    if real in inside:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _files(Path(entry.path), (*inside, real))
-            elif entry.is_file():
-                yield Path(entry.path)
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder that are not hidden; linked folders come last, and none is entered twice."""
+    seen: set[Path] = set()
+    folders, links = [folder], deque[Path]()
+    while folders or links:
+        here = folders.pop() if folders else links.popleft()
+        if (real := here.resolve()) in seen:
+            continue
+        seen.add(real)
+        with os.scandir(here) as entries:
+            shown = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+        for entry in shown:
+            path = Path(entry.path)
+            if path.is_dir():
+                (links if entry.is_symlink() else folders).append(path)
+            elif path.is_file():
+                yield path
 
 
 class FolderSource:

@@ -51,7 +51,8 @@ class Spectrum:
     rest: float = 0.0
     """Energy of those not listed; an estimate."""
     rest_error: float = 0.0
-    """Its standard error; two of them are its interval of 95%, however few directions it rests on."""
+    """Half of what its interval of 95% extends to either side: its standard error, widened where it rests on
+    few directions."""
     value_error: float = 0.0
     """By how much the listed values that hold the energy may be too small."""
 
@@ -90,7 +91,7 @@ def numerical_rank(spectrum: Spectrum, rule: Rule) -> Rank:
         rule: see the module's docstring.
 
     Returns:
-        The rank, in [0, n]. Bounds cover the unlisted energy (two standard errors) and what it may be:
+        The rank, in [0, n]. Bounds cover the unlisted energy (its interval of 95%) and what it may be:
         for the energy rank, as much of it as fits may belong to the leading values, since those found
         by projection are never too large; for the effective rank, from one value to all equal. An
         energy rank that the listed values do not reach is their number, with n as its upper bound.
@@ -119,7 +120,7 @@ def _stable(spectrum: Spectrum) -> Rank:
     top, listed = float(spectrum.values[0]), float((spectrum.values**2).sum())
     value, low, high = ((listed + rest) / top**2 for rest in _rests(spectrum))
     low *= (top / (top + spectrum.value_error)) ** 2
-    return Rank(value, low, min(high, spectrum.size))
+    return Rank(*(min(max(rank, 1.0), spectrum.size) for rank in (value, low, high)))
 
 
 def _effective(spectrum: Spectrum) -> Rank:

@@ -329,6 +329,8 @@ def difference(
     )
     mean = float(np.mean(by_seed))
     labels = first[0].labels
+    if label is not None:  # images of other classes have no part in it
+        terms, labels = terms[labels == label], labels[labels == label]
     half, freedom = scores.image_half(terms, labels), scores.image_freedom(terms, labels)
     ends = (mean - half, mean + half)
     return as_estimate(metric, label, by_seed, ends, 0.0, is_share=False, freedom=freedom)

@@ -169,9 +169,10 @@ def _transition(found: MoLRGStudy, model: str, dim: int) -> str:
     """From which M on both models recover the subspaces: the mean hid one that had not."""
     cells = found.cells_of(model, dim)
     most = RECOVERED * (1 - dim / found.size)
-    failed = [i for i, cell in enumerate(cells) if max(cell.recovery) > most]
+    failed = [i for i, cell in enumerate(cells) if not max(cell.recovery) <= most]
     first = failed[-1] + 1 if failed else 0
     head = f"{model}, d = {dim}: "
     if first == len(cells):
-        return f"{head}not recovered by both models with {counted(cells[-1].per_class, 'point')} per class."
+        most_points = counted(cells[-1].per_class, "point")
+        return f"{head}one model or both fail to recover with {most_points} per class."
     return f"{head}recovered by both models from {counted(cells[first].per_class, 'point')} per class on."
