@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -22,12 +23,22 @@ from typing import Any
 
 import psutil
 
-from regimes.errors import ConfigError
+from regimes.errors import ConfigError, RegimesError
 
 OBJECT_STORE_BYTES = 500_000_000
 _PREFIX = "regimes-"
 _LONGEST_FOLDER = 16
 _KNOCK_S = 10.0
+_LAST_WORDS_S = 2.0
+_ALARMING = "has constructor arguments in the object store and max_restarts > 0"
+_ALL_LINES_BUT = """
+import sys
+words = sys.argv[1].encode()
+for line in sys.stdin.buffer:
+    if words not in line:
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+"""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 KEEP_FREED_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
@@ -94,15 +105,16 @@ class RayRuntime:
         self._folder = Path(
             tempfile.mkdtemp(prefix=f"{_prefix()}{os.getpid()}-", dir=_short_folder())
         )
-        ray.init(
-            address="local",
-            num_cpus=self.num_cpus,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(self._folder),
-        )
+        with _naming_late_starts():
+            ray.init(
+                address="local",
+                num_cpus=self.num_cpus,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(self._folder),
+            )
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[str]:
@@ -163,21 +175,32 @@ def _count(share: float) -> str:
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Send what C++ code writes to standard error to nowhere.
+    """Keep one line of Ray's core off standard error; all else passes.
 
-    Ray Data's actors make Ray's core print an alarming line about restarts that concerns only jobs
-    whose driver has gone. No setting silences it alone.
+    Ray Data's actors make it print an alarming line about restarts that concerns only jobs whose driver has
+    gone, and no setting silences it alone. A process of its own reads what this one writes, so that last
+    words pass, too.
     """
     sys.stderr.flush()
     saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    reader = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _ALL_LINES_BUT, _ALARMING],
+        stdin=subprocess.PIPE,
+        stdout=saved,
+        start_new_session=True,  # Ctrl-C is for this process
+    )
+    assert reader.stdin is not None
+    os.dup2(reader.stdin.fileno(), 2)
+    reader.stdin.close()
     try:
         yield
     finally:
+        sys.stderr.flush()
         os.dup2(saved, 2)
         os.close(saved)
+        # Who was started meanwhile may hold the other end.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            reader.wait(_LAST_WORDS_S)
 
 
 def _quiet_environment() -> dict[str, str]:
@@ -214,6 +237,20 @@ def _join(address: str) -> None:
         raise ConfigError(
             f"RAY_ADDRESS={address}: no Ray cluster can be joined there "
             f"({str(error).splitlines()[0]}); correct it, or unset it to run on this machine"
+        ) from error
+
+
+@contextlib.contextmanager
+def _naming_late_starts() -> Iterator[None]:
+    """Ray gives its own processes half a minute, which no setting changes, and says so in a traceback."""
+    try:
+        yield
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        raise RegimesError(
+            "Ray: expected its processes to start within 30 seconds, but they did not; the machine is busy: "
+            "run the same command again when it is less so"
         ) from error
 
 
