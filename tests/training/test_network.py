@@ -255,7 +255,7 @@ def test_seed_determines_the_initial_weights():
 def test_mixed_precision_is_near_float32(precision):
     exact, mixed = make(), make(dataclasses.replace(CONFIG, precision=precision))
     losses = [(float(exact.step()), float(mixed.step())) for _ in range(5)]
-    assert losses[-1][0] != losses[-1][1]
+    assert any(one != other for one, other in losses)  # a single pair may round to one value
     assert losses[-1][0] == pytest.approx(losses[-1][1], rel=0.01)
 
 
