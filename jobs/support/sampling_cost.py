@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from regimes.pipelines.model import Condition, Pipeline
+from regimes.samplers.edm import check_class
 from regimes.storage.artifacts import Store
 from regimes.storage.denoisers import Loaded
 from regimes.storage.gaussians import LoadedMixture, draw
@@ -32,14 +33,20 @@ class SamplingCost:
 
 
 def sampling_cost(store: Store, recipe: SamplesRecipe) -> SamplingCost:
-    """The cost of a recipe whose model is in the store; nothing is written."""
+    """The cost of a recipe whose model is in the store; nothing is written.
+
+    Raises:
+        ConfigError: if the model does not have the class that is asked for.
+    """
     loaded, count = load_model(store, recipe), len(recipe.seeds)
+    if not isinstance(loaded, LoadedMixture):
+        check_class(recipe.class_index, loaded.num_classes)
     channels, height, width = loaded.image_shape
     size = channels * height * width * (9 if recipe.keep_float else 1)
     return SamplingCost(
         about=_parameters(loaded),
         image_shape=loaded.image_shape,
-        seconds=_seconds_per_sample(loaded, recipe.sampler.num_evaluations) * count,
+        seconds=_seconds_per_sample(loaded, recipe) * count,
         num_bytes=2 * size * count,
     )
 
@@ -54,14 +61,15 @@ def _parameters(loaded: Model) -> str:
     return f"{sum(p.numel() for p in model.parameters()):,} parameters"
 
 
-def _seconds_per_sample(loaded: Model, evaluations: int, batch: int = 4) -> float:
+def _seconds_per_sample(loaded: Model, recipe: SamplesRecipe, batch: int = 4) -> float:
     if isinstance(loaded, LoadedMixture):
-        return _seconds(lambda: draw(loaded, list(range(64)), None)) / 64
+        return _seconds(lambda: draw(loaded, list(range(64)), recipe.class_index)) / 64
     if isinstance(loaded, Pipeline):
         z = torch.zeros(batch, *loaded.noise_shape)
         decoding = _seconds(lambda: loaded.decode(z)) if loaded.decoder is not None else 0.0
     else:
         decoding = 0.0
+    evaluations = recipe.sampler.num_evaluations
     return (evaluations * _seconds(_evaluation(loaded, batch)) + decoding) / batch
 
 

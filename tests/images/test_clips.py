@@ -245,6 +245,16 @@ def test_mnists_files_are_a_source_with_labels_and_give_the_digits_of_clips(mnis
     )  # 16 pixels as they are
 
 
+def test_a_part_that_holds_no_digit_is_named(mnist):
+    folder, images, labels = mnist
+    write_idx(folder / "train-images-idx3-ubyte.gz", images[:3], gzip.open)
+    write_idx(folder / "train-labels-idx1-ubyte", np.array(labels[:3], np.uint8))
+    with pytest.raises(BadSource, match="no digit of any class in part heldout"):
+        open_clips(f"clips:circle,part=heldout,digits={folder}")
+    with pytest.raises(BadSource, match="no digit of 8\\+9 in part all"):
+        open_clips(f"clips:circle,keep=8+9,digits={folder}")
+
+
 def test_damaged_idx_files_are_refused_by_name(mnist):
     folder, images, _ = mnist
     path = folder / "train-images-idx3-ubyte.gz"

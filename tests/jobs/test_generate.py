@@ -207,6 +207,20 @@ def test_dry_run_tells_the_cost_and_leaves_nothing(tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "asked", "words"),
+    [
+        (str(EDM / "adm-edm-cond.pkl"), "99", "class_index: expected 0 to "),
+        (str(EDM / "ddpmpp-vp-uncond.pkl"), "0", "class_index: the model is unconditional, got 0"),
+        ("gmm:digits", "99", "--class 99: expected a class of the mixture"),
+    ],
+)
+def test_dry_run_refuses_a_class_that_a_model_does_not_have(tmp_path, capsys, model, asked, words):
+    options = ["--model", model, "--class", asked, "--n", "4", "--dry-run"]
+    assert generate.main([*options, "--output", str(tmp_path / "new")]) == 1
+    assert words in capsys.readouterr().err
+
+
 def test_sampling_a_hostile_file_executes_nothing(tmp_path):
     (tmp_path / "evil.pkl").write_bytes(
         b"cos\nsystem\n(S'touch " + str(tmp_path / "x").encode() + b"'\ntR."

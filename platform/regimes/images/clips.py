@@ -218,7 +218,8 @@ def _glyphs(config: ClipConfig) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.
     held = number % _HELD_OUT == _HELD_OUT - 1
     chosen &= {"all": True, "train": ~held, "heldout": held}[config.part]
     if not chosen.any():
-        raise BadSource(f"{config.digits}: no digit of {config.keep} in part {config.part}")
+        kinds = "+".join(map(str, config.keep)) or "any class"
+        raise BadSource(f"{config.digits}: no digit of {kinds} in part {config.part}")
     images = [_resized(source.read(int(i)), (config.digit, config.digit)) for i in number[chosen]]
     return np.stack(images), labels[chosen].astype(np.int64), source.fingerprint.encode()
 

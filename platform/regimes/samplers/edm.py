@@ -124,7 +124,7 @@ def sample_seeds(
         ConfigError: if ``class_index`` is not a class, the noise device is missing, or the options
             do not fit the denoiser.
     """
-    _check_class(class_index, num_classes)
+    check_class(class_index, num_classes)
     batches = []
     step = batch_size or max(len(seeds), 1)
     for start in range(0, len(seeds), step):
@@ -154,11 +154,16 @@ def seed_labels(noise: SeedNoise, num_classes: int, class_index: int | None) -> 
     Raises:
         ConfigError: if ``class_index`` is not a class.
     """
-    _check_class(class_index, num_classes)
+    check_class(class_index, num_classes)
     return _labels(noise, num_classes, class_index)
 
 
-def _check_class(class_index: int | None, num_classes: int) -> None:
+def check_class(class_index: int | None, num_classes: int) -> None:
+    """Refuse a class that a model does not have.
+
+    Raises:
+        ConfigError: if there is no such class, or the model knows none.
+    """
     if class_index is None:
         return
     if not num_classes:
