@@ -68,12 +68,15 @@ def from_text(text: str) -> Exception:
 
 def source_of(recipe: FeaturesRecipe, specs: Mapping[str, str]) -> ImageSource | None:
     """Where a recipe's images are read, if they are not in the store."""
-    return _open(specs[recipe.images.address]) if isinstance(recipe.images, SourceRecipe) else None
+    images = recipe.images
+    if not isinstance(images, SourceRecipe):
+        return None
+    return _open(specs[images.address], images.fingerprint)
 
 
 @functools.lru_cache(maxsize=4)
-def _open(spec: str) -> ImageSource:
-    """A source, opened once per process: listing a folder of a million files takes a while."""
+def _open(spec: str, fingerprint: str) -> ImageSource:
+    """A source, opened once per process and content: listing a folder of a million files takes a while."""
     return open_source(spec)
 
 

@@ -83,7 +83,8 @@ def check_seeds(output: Path, per_model: int) -> int:
 def main() -> None:
     """The numbers of LOG.md."""
     base = Path(sys.argv[1])
-    samples, kills, seed = map(int, sys.argv[2:5] or (SAMPLES, KILLS, 1))
+    given = [int(word) for word in sys.argv[2:5]]
+    samples, kills, seed = (*given, *(SAMPLES, KILLS, 1)[len(given) :])
     base.mkdir(parents=True, exist_ok=True)
     each = samples // MODELS
     options = (  # each stage long enough to be hit several times

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
 from unittest import mock
 
 import deadly
@@ -96,6 +98,19 @@ def processes(word):
     return found
 
 
+@contextlib.contextmanager
+def started_threads():
+    """All threads that this process starts within."""
+    threads, start = [], threading.Thread.start
+
+    def noted(thread):
+        threads.append(thread)
+        start(thread)
+
+    with mock.patch.object(threading.Thread, "start", noted):
+        yield threads
+
+
 def run_in_two_stages(store, wanted, sources, runtime):
     """As for GPUs, where reading has processes of its own: the files, and what processes there were."""
     fused, seen = extraction._Plan.of, {"describing": 0, "merged": 0}
@@ -134,7 +149,9 @@ def run(root, folder, script):
         for name in ("manifest.json", "shard-000003.parquet"):
             artifact.location.filesystem.delete_file(f"{artifact.location.path}/{name}")
         again = []
-        extract(runtime, store, wanted, on_unit=lambda: again.append(1), sources=sources)
+        with started_threads() as threads:
+            extract(runtime, store, wanted, on_unit=lambda: again.append(1), sources=sources)
+        report["threads"] = [(t.name, t.is_alive()) for t in threads]
         report["again"] = len(again)
         report["files_again"] = [
             dataclasses.asdict(entry) for entry in store.artifact(wanted[0]).files

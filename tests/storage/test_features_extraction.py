@@ -15,7 +15,7 @@ from torch import nn
 
 from regimes.actors import extraction
 from regimes.actors.extraction import Hardware, _naming
-from regimes.actors.reading import pack, unpack
+from regimes.actors.reading import pack, source_of, unpack
 from regimes.errors import ConfigError, WorkFailed
 from regimes.images.sources import open_source
 from regimes.storage.artifacts import Store
@@ -23,6 +23,7 @@ from regimes.storage.features import (
     Block,
     DescriptorRecipe,
     FeaturesRecipe,
+    SourceRecipe,
     describe_block,
     load_descriptor,
     read_block,
@@ -107,6 +108,17 @@ def test_a_killed_actor_changes_nothing_and_what_is_lost_is_made_again(run):
     assert report["files_again"] == report["files"]
 
 
+def test_no_thread_outlives_an_extraction(run):
+    """One that let go of a block when Ray had ended took the whole process with it.
+
+    Ray joins its executor; those of its own iterators are not, and which of them is late is chance.
+    """
+    threads = run[3]["threads"]
+    assert any("Executor" in name for name, _ in threads)
+    assert not any(alive for _, alive in threads)
+    assert not {"iter_threaded", "Prefetcher"} & {name for name, _ in threads}
+
+
 def test_a_bad_image_stops_the_run_by_name(run):
     assert run[3]["error"].startswith("BadImage: ")
     assert "05b.png" in run[3]["error"]
@@ -131,6 +143,19 @@ def test_a_descriptor_under_which_all_workers_die_is_named():
     assert isinstance(raised.value.__cause__, WorkerCrashedError)
     with pytest.raises(ConfigError, match="its own"), _naming([recipe], [{"recipe": 0, "unit": 0}]):
         raise ConfigError("its own")
+
+
+def test_a_folder_that_has_grown_is_listed_again(tmp_path):
+    def listed():
+        fingerprint = open_source(str(tmp_path)).fingerprint
+        images = SourceRecipe(fingerprint=fingerprint, skip_bad=True, images_per_unit=4)
+        recipe = FeaturesRecipe(images=images, descriptor=DescriptorRecipe(name="pixels"))
+        return source_of(recipe, {images.address: str(tmp_path)})
+
+    for count in (1, 2):
+        Image.new("L", (4, 4)).save(tmp_path / f"{count}.png")
+        assert len(listed().ids) == count
+        assert listed() is listed()  # not every time
 
 
 @pytest.mark.parametrize("ids", [["a", "b", "c"], [7, 5, 9], []])
