@@ -21,6 +21,7 @@ import dataclasses
 import gc
 import json
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ class Hardware:
             )
 
 
+_LONGEST_END_S = 30.0
 _OUTCOME = pa.schema({
     "recipe": pa.int64(), "unit": pa.int64(), "entries": pa.string(), "error": pa.string(),
 })  # fmt: skip
@@ -290,6 +292,14 @@ def _name(recipes: Sequence[FeaturesRecipe], unit: Mapping[str, Any]) -> str:
     return f"{recipe.descriptor.label} of {recipe.images.address}, {unit['name']}"
 
 
+def _let_go() -> None:
+    """Let what has run end, and free its actors, whose CPUs the next run waits for: it refers to itself."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("StreamingExecutor"):  # Ray waits two seconds for it
+            thread.join(_LONGEST_END_S)
+    gc.collect()
+
+
 def _stream(
     store: Store,
     recipes: Sequence[FeaturesRecipe],
@@ -301,7 +311,7 @@ def _stream(
     """Run the Ray Data pipeline; yields outcomes as they come, none of a unit under which workers die."""
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # who dies is named in the end
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = MOST_FAILED
@@ -343,4 +353,4 @@ def _stream(
                 for outcomes in ray.get(bundle.block_refs):
                     yield from outcomes.to_pylist()
         finally:
-            gc.collect()  # what has run refers to itself, and to actors whose CPUs the next run waits for
+            _let_go()

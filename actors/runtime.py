@@ -32,13 +32,17 @@ _KNOCK_S = 10.0
 _LAST_WORDS_S = 2.0
 _ALARMING = "has constructor arguments in the object store and max_restarts > 0"
 _ALL_LINES_BUT = """
-import sys
+import os, signal, sys
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)  # it ends with who writes
 words = sys.argv[1].encode()
 for line in sys.stdin.buffer:
-    if words not in line:
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
+    try:
+        words in line or os.write(1, line)
+    except OSError:
+        pass  # a full disk: who writes goes on
 """
+_LATE = ("timed out during startup", "Timed out waiting for file")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 KEEP_FREED_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
@@ -105,7 +109,7 @@ class RayRuntime:
         self._folder = Path(
             tempfile.mkdtemp(prefix=f"{_prefix()}{os.getpid()}-", dir=_short_folder())
         )
-        with _naming_late_starts():
+        with _naming_late_starts(self._folder):
             ray.init(
                 address="local",
                 num_cpus=self.num_cpus,
@@ -178,29 +182,38 @@ def hushed() -> Iterator[None]:
     """Keep one line of Ray's core off standard error; all else passes.
 
     Ray Data's actors make it print an alarming line about restarts that concerns only jobs whose driver has
-    gone, and no setting silences it alone. A process of its own reads what this one writes, so that last
-    words pass, too.
+    gone, and no setting silences it alone. A process of its own reads what this one writes, line by line, so
+    that last words pass, too (not those of process 1 of a container, with which all others end).
     """
     sys.stderr.flush()
     saved = os.dup(2)
+    reader = None
+    try:
+        reader = _read_by_another(saved)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # if nobody reads any more, it is written below
+            sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+        if reader is not None:
+            # Who was started meanwhile may hold the other end.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                reader.wait(_LAST_WORDS_S)
+
+
+def _read_by_another(error: int) -> subprocess.Popen[bytes]:
+    """Let a process read what is written to standard error, and write it to a descriptor."""
     reader = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _ALL_LINES_BUT, _ALARMING],
         stdin=subprocess.PIPE,
-        stdout=saved,
+        stdout=error,
         start_new_session=True,  # Ctrl-C is for this process
     )
     assert reader.stdin is not None
     os.dup2(reader.stdin.fileno(), 2)
     reader.stdin.close()
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(saved, 2)
-        os.close(saved)
-        # Who was started meanwhile may hold the other end.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            reader.wait(_LAST_WORDS_S)
+    return reader
 
 
 def _quiet_environment() -> dict[str, str]:
@@ -241,16 +254,17 @@ def _join(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _naming_late_starts() -> Iterator[None]:
-    """Ray gives its own processes half a minute, which no setting changes, and says so in a traceback."""
+def _naming_late_starts(folder: Path) -> Iterator[None]:
+    """Ray gives each of its own processes half a minute, and says in a traceback that it took longer."""
     try:
         yield
     except Exception as error:
-        if "timed out during startup" not in str(error):
+        if not any(words in str(error) for words in _LATE):
             raise
         raise RegimesError(
-            "Ray: expected its processes to start within 30 seconds, but they did not; the machine is busy: "
-            "run the same command again when it is less so"
+            "Ray: expected its processes to start within half a minute each, but they did not; run the same "
+            "command again when the machine is less busy. What they said, until then: "
+            f"{folder}/session_latest/logs"
         ) from error
 
 

@@ -199,7 +199,7 @@ class Stage:
         self.name = name
         self._started = time.monotonic()
         self._done, self._total = 0, total
-        # A descriptor of its own: the bar stays visible while a stage hushes standard error.
+        # A descriptor of its own: while a stage is hushed, standard error is a pipe and no terminal.
         self._screen = os.fdopen(os.dup(2), "w")
         self._bar = tqdm(
             total=total,

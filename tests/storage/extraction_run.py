@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
+import logging
 import threading
+import time
 from unittest import mock
 
 import deadly
@@ -38,12 +41,32 @@ def run_deadly(store, images, runtime):
     fit_descriptor(store, network)
     wanted = FeaturesRecipe(images=images, descriptor=network)
     before, extraction.ATTEMPTS = extraction.ATTEMPTS, 1  # starting workers takes a while
+    error, logged = None, io.StringIO()
     try:
-        extract(runtime, store, [wanted], on_unit=lambda: None)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}", sorted(store.artifact(wanted).present())
+        with logs_of_ray_data(logged):
+            extract(runtime, store, [wanted], on_unit=lambda: None)
+    except Exception as raised:
+        error = f"{type(raised).__name__}: {raised}"
     finally:
         extraction.ATTEMPTS = before
+    return error, sorted(store.artifact(wanted).present()), logged.getvalue()
+
+
+@contextlib.contextmanager
+def logs_of_ray_data(stream):
+    """What its logger would write to the screen."""
+    handler = logging.StreamHandler(stream)
+    logging.getLogger("ray.data").addHandler(handler)
+    yield
+    logging.getLogger("ray.data").removeHandler(handler)
+
+
+def gone(word, seconds=10):
+    """Whether the processes with a word end soon."""
+    end = time.monotonic() + seconds
+    while processes(word) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not processes(word)
 
 
 def descriptors(store, script):
@@ -163,6 +186,7 @@ def run(root, folder, script):
         except Exception as error:
             cause = find_cause(error)
             report["error"] = f"{type(cause).__name__}: {cause}"
+            report["actors_gone"] = gone("MapBatches(DescribeUnits)")
         report |= run_in_two_stages(store, wanted, sources, runtime)
         report["deadly"] = run_deadly(store, wanted[0].images, runtime)
     finally:

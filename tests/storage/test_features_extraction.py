@@ -122,13 +122,15 @@ def test_no_thread_outlives_an_extraction(run):
 def test_a_bad_image_stops_the_run_by_name(run):
     assert run[3]["error"].startswith("BadImage: ")
     assert "05b.png" in run[3]["error"]
+    assert run[3]["actors_gone"]  # the next extraction needs their CPUs
 
 
 def test_a_unit_under_which_workers_die_is_named_when_the_others_are_done(run):
-    error, shards = run[3]["deadly"]
+    error, shards, logged = run[3]["deadly"]
     assert error.startswith("WorkFailed: 1 of the work units failed")
     assert "shard-000003.parquet: workers died under it" in error
     assert shards == [f"shard-{unit:06d}.parquet" for unit in range(8) if unit != 3]
+    assert logged == ""  # Ray Data would show a traceback per death
 
 
 def test_a_descriptor_under_which_all_workers_die_is_named():
