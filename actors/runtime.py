@@ -77,6 +77,7 @@ class RayRuntime:
 
         Raises:
             ConfigError: if RAY_ADDRESS leads nowhere.
+            RegimesError: if Ray's processes take longer to start than Ray waits for.
             RuntimeError: if ray was imported before a local Ray could be made private.
         """
         if not self._started:
